@@ -1,0 +1,411 @@
+//! Who made what: MAC authenticators, signatures, and [`Verified`], which can be made here only.
+//!
+//! Replicas prove PRE-PREPARE, PREPARE and COMMIT to each other by the link alone. A client proves a request by one MAC
+//! per replica; each MAC key is picked by the replica that will check it and handed over inside the link. (decisions 6, 12)
+
+use crate::io::Rejection;
+use crate::messages::{BatchEntry, Checkpoint, Message, NewKey, SignedRequest, Status};
+use crate::types::{
+    ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
+};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use borsh::{BorshDeserialize, BorshSerialize};
+use core::fmt;
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroize;
+
+/// Names a MAC key among those its maker handed to one client.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+pub struct KeyId(pub u32);
+
+/// A truncated MAC, 16 bytes. Compared in constant time only, hence no `PartialEq` of its own use: see [`Tag::matches`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Tag([u8; 16]);
+
+impl Tag {
+    /// Wraps what a [`Crypto`] computed.
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether the two are the same, in time that does not depend on where they differ.
+    pub fn matches(&self, other: &Tag) -> bool {
+        self.0.iter().zip(other.0.iter()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+}
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Signature(pub [u8; 64]);
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "sig {a:02x}{b:02x}{c:02x}{d:02x}..")
+    }
+}
+
+/// An Ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PublicKey(pub [u8; 32]);
+
+/// What proves that a client made a request.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Credential {
+    /// One entry per replica, in the order of their ids. An entry without a key has `KeyId(0)`.
+    Authenticator(Vec<(KeyId, Tag)>),
+    /// A signature, which every replica can check.
+    Signature(Signature),
+}
+
+/// A MAC key, its schedule computed. Bound to one group and one use, so a tag means nothing anywhere else.
+#[derive(Clone)]
+pub struct MacKey {
+    secret: [u8; 32],
+    schedule: Hmac<Sha256>,
+}
+
+impl MacKey {
+    /// Derives the key that authenticates requests in `group` from a shared `secret`.
+    pub fn for_requests(secret: [u8; 32], group: GroupId) -> Self {
+        let mut derivation = keyed(&secret);
+        derivation.update(b"BFS request authenticator v1");
+        derivation.update(&group.0.0);
+        let schedule = keyed(&derivation.finalize().into_bytes());
+        Self { secret, schedule }
+    }
+
+    /// The shared secret: what a symbolic provider tells keys apart by.
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+}
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKey")
+    }
+}
+
+impl Drop for MacKey {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+fn keyed(secret: &[u8]) -> Hmac<Sha256> {
+    match Hmac::new_from_slice(secret) {
+        Ok(hmac) => hmac,
+        // HMAC takes keys of any length.
+        Err(_) => unreachable!(),
+    }
+}
+
+/// The cryptography of one principal. Three providers: [`RealCrypto`], and the simulator's symbolic and counting ones.
+pub trait Crypto: Send + Sync {
+    /// The MAC of `digest` under `key`.
+    fn mac(&self, key: &MacKey, digest: &Digest) -> Tag;
+    /// Signs `digest` with this principal's own key.
+    fn sign(&self, digest: &Digest) -> Signature;
+    /// Whether `signature` over `digest` was made by the holder of `public`.
+    fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool;
+}
+
+/// HMAC-SHA-256 truncated to 128 bits, and Ed25519.
+pub struct RealCrypto(SigningKey);
+
+impl RealCrypto {
+    /// Signs with the key made from `seed`.
+    pub fn new(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+}
+
+impl Crypto for RealCrypto {
+    fn mac(&self, key: &MacKey, digest: &Digest) -> Tag {
+        let mut mac = key.schedule.clone();
+        mac.update(&digest.0);
+        let full: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut tag = [0; 16];
+        tag.copy_from_slice(full.split_at(16).0);
+        Tag(tag)
+    }
+
+    fn sign(&self, digest: &Digest) -> Signature {
+        Signature(self.0.sign(&digest.0).to_bytes())
+    }
+
+    fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        VerifyingKey::from_bytes(&public.0)
+            .is_ok_and(|key| key.verify_strict(&digest.0, &signature).is_ok())
+    }
+}
+
+/// What a signature on a request covers: the group and the request.
+pub fn request_signing_digest(group: GroupId, request: &Digest) -> Digest {
+    let mut hasher = Hasher::new(Domain::Signed);
+    hasher.value(&group).bytes(b"REQUEST").value(request);
+    hasher.finish()
+}
+
+/// What a signature on a CHECKPOINT covers: the group, n, d and i.
+pub fn checkpoint_signing_digest(
+    group: GroupId,
+    n: SequenceNumber,
+    digest: &Digest,
+    replica: ReplicaId,
+) -> Digest {
+    let mut hasher = Hasher::new(Domain::Signed);
+    hasher.value(&group).bytes(b"CHECKPOINT").value(&n).value(digest).value(&replica);
+    hasher.finish()
+}
+
+/// How a request was authenticated. (contract 2)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proof {
+    /// Not at all: no entry for this replica, an unknown key, or a tag that does not fit. Not necessarily its relayer's fault.
+    Unchecked,
+    /// By this replica's entry of its authenticator.
+    Mac,
+    /// It came over its own client's link.
+    Link,
+    /// By its client's signature.
+    Signature,
+}
+
+/// A message whose sender and contents have been checked as far as they can be on arrival.
+///
+/// Only [`Authority::verify`] makes one.
+#[derive(Clone, Debug)]
+pub struct Verified<M> {
+    message: M,
+    from: Peer,
+    proofs: Vec<(Digest, Proof)>,
+}
+
+impl<M> Verified<M> {
+    /// Who sent it, as the link proved.
+    pub fn from(&self) -> Peer {
+        self.from
+    }
+
+    /// The message.
+    pub fn message(&self) -> &M {
+        &self.message
+    }
+
+    /// The message, and for each request that it carries or names, in order, its digest and how it was authenticated.
+    pub fn into_parts(self) -> (M, Vec<(Digest, Proof)>) {
+        (self.message, self.proofs)
+    }
+}
+
+/// The limits that a message must keep before anything of it is looked at more closely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most requests in a batch.
+    pub batch_requests: usize,
+    /// The most bytes of operations in a batch, inline or by reference. A larger one gets no vote.
+    pub batch_bytes: usize,
+    /// The most bytes in one operation.
+    pub operation_bytes: usize,
+    /// L: the size of the window between the water marks.
+    pub window: u64,
+}
+
+/// The MAC keys that this replica handed to one client: the newest, and the one before it.
+#[derive(Clone, Debug, Default)]
+struct ClientKeys {
+    current: Option<(KeyId, MacKey)>,
+    previous: Option<(KeyId, MacKey)>,
+}
+
+/// What one replica knows of everyone's keys.
+#[derive(Clone)]
+pub struct Authority {
+    group: GroupId,
+    size: ClusterSize,
+    me: ReplicaId,
+    limits: Limits,
+    replicas: Arc<[PublicKey]>,
+    clients: Arc<[PublicKey]>,
+    keys: Vec<ClientKeys>,
+    crypto: Arc<dyn Crypto>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authority({} of {})", self.me, self.group)
+    }
+}
+
+impl Authority {
+    /// Requires: `replicas` holds n keys, in the order of ids; `clients` in the order of ids too.
+    pub fn new(
+        group: GroupId,
+        size: ClusterSize,
+        me: ReplicaId,
+        limits: Limits,
+        replicas: Arc<[PublicKey]>,
+        clients: Arc<[PublicKey]>,
+        crypto: Arc<dyn Crypto>,
+    ) -> Self {
+        assert!(replicas.len() == size.n() && size.contains(me));
+        let keys = clients.iter().map(|_| ClientKeys::default()).collect();
+        Self { group, size, me, limits, replicas, clients, keys, crypto }
+    }
+
+    /// Which group this speaks for.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The cryptography in use.
+    pub fn crypto(&self) -> &Arc<dyn Crypto> {
+        &self.crypto
+    }
+
+    /// Picks a fresh key for `client` to use towards this replica.
+    ///
+    /// Effects: the key before it stays valid, the one before that does not.
+    pub fn issue_key(&mut self, client: ClientId, secret: [u8; 32]) -> Option<NewKey> {
+        let keys = self.keys.get_mut(client.0 as usize)?;
+        let id = KeyId(keys.current.as_ref().map_or(1, |(id, _)| id.0.saturating_add(1)));
+        keys.previous = keys.current.take();
+        keys.current = Some((id, MacKey::for_requests(secret, self.group)));
+        Some(NewKey { id, secret })
+    }
+
+    /// Checks what `from` sent.
+    ///
+    /// Errors: what is wrong with it. The message is then dropped and counted; it changed nothing.
+    pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
+        let mut proofs = Vec::new();
+        match (&message, from) {
+            (Message::Request(request), Peer::Client(client)) => {
+                self.check_limits(request)?;
+                if request.request.client != client {
+                    return Err(Rejection::WrongSender);
+                }
+                // A signature is checked even on the client's own link: it may have to convince others.
+                if let Credential::Signature(_) = request.credential {
+                    match self.prove(request) {
+                        (digest, Proof::Signature) => proofs.push((digest, Proof::Signature)),
+                        _ => return Err(Rejection::BadSignature),
+                    }
+                } else {
+                    proofs.push((request.request.digest(), Proof::Link));
+                }
+            }
+            (Message::Request(request), Peer::Replica(_)) => {
+                self.check_limits(request)?;
+                proofs.push(self.prove(request));
+            }
+            (Message::PrePrepare(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
+            (Message::Committed(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
+            (Message::Checkpoint(m), Peer::Replica(_)) => self.check_checkpoint(m)?,
+            (Message::Status(m), Peer::Replica(_)) => self.check_status(m)?,
+            (Message::Prepare(_) | Message::Commit(_), Peer::Replica(_)) => {}
+            (Message::Read(m), Peer::Client(_)) => {
+                if m.op.len() > self.limits.operation_bytes {
+                    return Err(Rejection::TooLarge);
+                }
+            }
+            (Message::HealthQuery(_), _) => {}
+            _ => return Err(Rejection::WrongSender),
+        }
+        Ok(Verified { message, from, proofs })
+    }
+
+    fn check_limits(&self, request: &SignedRequest) -> Result<(), Rejection> {
+        if request.request.size() > self.limits.operation_bytes {
+            return Err(Rejection::TooLarge);
+        }
+        match &request.credential {
+            Credential::Authenticator(entries) if entries.len() != self.size.n() => {
+                Err(Rejection::Malformed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_batch(&self, batch: &[BatchEntry]) -> Result<Vec<(Digest, Proof)>, Rejection> {
+        if batch.len() > self.limits.batch_requests {
+            return Err(Rejection::TooLarge);
+        }
+        let mut inline = 0usize;
+        for entry in batch {
+            if let BatchEntry::Inline(request) = entry {
+                self.check_limits(request)?;
+                inline = inline.saturating_add(request.request.size());
+            }
+        }
+        if inline > self.limits.batch_bytes {
+            return Err(Rejection::TooLarge);
+        }
+        let proofs = batch.iter().map(|entry| match entry {
+            BatchEntry::Inline(request) => self.prove(request),
+            BatchEntry::Reference { digest, .. } => (*digest, Proof::Unchecked),
+        });
+        Ok(proofs.collect())
+    }
+
+    fn check_checkpoint(&self, m: &Checkpoint) -> Result<(), Rejection> {
+        let public = self.replicas.get(m.replica.index()).ok_or(Rejection::WrongSender)?;
+        let signed = checkpoint_signing_digest(self.group, m.n, &m.digest, m.replica);
+        let genuine = self.crypto.verify(public, &signed, &m.signature);
+        if genuine { Ok(()) } else { Err(Rejection::BadSignature) }
+    }
+
+    fn check_status(&self, m: &Status) -> Result<(), Rejection> {
+        let fits =
+            m.held.len() as u64 <= self.limits.window && m.missing.len() <= Status::MAX_MISSING;
+        if fits { Ok(()) } else { Err(Rejection::TooLarge) }
+    }
+
+    /// How the request proves itself to this replica, whoever brought it.
+    fn prove(&self, request: &SignedRequest) -> (Digest, Proof) {
+        let digest = request.request.digest();
+        let client = request.request.client.0 as usize;
+        let proof = match &request.credential {
+            Credential::Authenticator(entries) => entries
+                .get(self.me.index())
+                .filter(|(id, tag)| self.tag_fits(client, *id, &digest, tag))
+                .map(|_| Proof::Mac),
+            Credential::Signature(signature) => self
+                .clients
+                .get(client)
+                .filter(|public| {
+                    let signed = request_signing_digest(self.group, &digest);
+                    self.crypto.verify(public, &signed, signature)
+                })
+                .map(|_| Proof::Signature),
+        };
+        (digest, proof.unwrap_or(Proof::Unchecked))
+    }
+
+    fn tag_fits(&self, client: usize, id: KeyId, digest: &Digest, tag: &Tag) -> bool {
+        let Some(keys) = self.keys.get(client) else { return false };
+        [&keys.current, &keys.previous]
+            .into_iter()
+            .flatten()
+            .find(|(known, _)| *known == id)
+            .is_some_and(|(_, key)| self.crypto.mac(key, digest).matches(tag))
+    }
+}

@@ -1,0 +1,375 @@
+//! One struct per message of the protocol, fields in the papers' order. [CL02 §4; `docs/paper-map.md`]
+//!
+//! PRE-PREPARE, PREPARE and COMMIT name no sender: the link they came by does, and it is the only proof they need, for
+//! nobody relays them. What is relayed (requests, CHECKPOINTs) carries its own.
+
+use crate::auth::{Credential, KeyId, Signature};
+use crate::types::{ClientId, Digest, Domain, Hasher, ReplicaId, SequenceNumber, Slot, Time, View};
+use alloc::vec::Vec;
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+
+/// Names one session of one client. (decision 5)
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+pub struct SessionId {
+    /// Ascends with every session of the same key.
+    pub epoch: u64,
+    /// Chosen at random, so that two sessions of one epoch cannot be taken for each other.
+    pub nonce: u64,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Operation {
+    /// Begins the session that the request names and ends the client's older one. Slot 0, seq 0.
+    CreateSession,
+    /// An operation of the replicated service.
+    Service(Bytes),
+}
+
+/// REQUEST: o, t, c. Its digest is its identity.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Request {
+    /// c: the client.
+    pub client: ClientId,
+    /// The session in which it asks.
+    pub session: SessionId,
+    /// The lane of the session.
+    pub slot: Slot,
+    /// t: one more than the last request of the same slot; the first is 1.
+    pub seq: u64,
+    /// o: the operation.
+    pub operation: Operation,
+}
+
+impl Request {
+    /// The digest that names this request everywhere.
+    pub fn digest(&self) -> Digest {
+        Digest::of(Domain::Request, self)
+    }
+
+    /// How many bytes of the operation it carries: what it costs of a byte budget.
+    pub fn size(&self) -> usize {
+        match &self.operation {
+            Operation::CreateSession => 0,
+            Operation::Service(op) => op.len(),
+        }
+    }
+}
+
+/// A request with what proves that its client made it, and hints that are not part of its identity.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SignedRequest {
+    /// What is asked.
+    pub request: Request,
+    /// A MAC for every replica, or a signature.
+    pub credential: Credential,
+    /// Which replica sends a large result whole; the others send its digest.
+    pub replier: ReplicaId,
+}
+
+/// A request as a batch names it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum BatchEntry {
+    /// A small request, whole.
+    Inline(SignedRequest),
+    /// A large one, which its client sends to every replica itself. (decision 8)
+    Reference {
+        /// The digest of the request.
+        digest: Digest,
+        /// Its client.
+        client: ClientId,
+        /// Its slot.
+        slot: Slot,
+    },
+}
+
+/// PRE-PREPARE: v, n, the batch and its agreed time. The digest d that votes name is computed, never believed.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PrePrepare {
+    /// v: view.
+    pub view: View,
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// The primary's clock: the non-deterministic choice.
+    pub time: Time,
+    /// The requests, in the order in which they execute.
+    pub batch: Vec<BatchEntry>,
+}
+
+/// d: the digest of a batch, over the agreed time and the requests' digests in order.
+pub fn batch_digest(time: Time, requests: impl ExactSizeIterator<Item = Digest>) -> Digest {
+    let mut hasher = Hasher::new(Domain::Batch);
+    hasher.value(&time).value(&(requests.len() as u64));
+    for digest in requests {
+        hasher.value(&digest);
+    }
+    hasher.finish()
+}
+
+/// PREPARE: v, n, d. Never from the primary of v.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Prepare {
+    /// v: view.
+    pub view: View,
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// d: digest of the batch.
+    pub digest: Digest,
+}
+
+/// COMMIT: v, n, d.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Commit {
+    /// v: view.
+    pub view: View,
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// d: digest of the batch.
+    pub digest: Digest,
+}
+
+/// A result, or its digest where another replica sends it whole.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ResultBody {
+    /// The whole result.
+    Whole(Bytes),
+    /// Its digest, in `Domain::Result`.
+    Digest(Digest),
+}
+
+impl ResultBody {
+    /// The digest of the result.
+    pub fn digest(&self) -> Digest {
+        match self {
+            ResultBody::Whole(result) => result_digest(result),
+            ResultBody::Digest(digest) => *digest,
+        }
+    }
+}
+
+/// The digest by which results are compared.
+pub fn result_digest(result: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(Domain::Result);
+    hasher.bytes(result);
+    hasher.finish()
+}
+
+/// What became of an ordered request.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Outcome {
+    /// The service's result.
+    Result(ResultBody),
+    /// The session exists now; the client may use this many slots.
+    SessionCreated {
+        /// How many slots the session has.
+        slots: u16,
+    },
+    /// The session was not made: the key has used an epoch at least this high before.
+    SessionRefused {
+        /// The highest epoch used.
+        epoch: u64,
+    },
+}
+
+/// REPLY: v, t, c, i, r, and where in the order it happened. (decision 2)
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Reply {
+    /// v: the replica's view.
+    pub view: View,
+    /// The session of the request.
+    pub session: SessionId,
+    /// The slot of the request.
+    pub slot: Slot,
+    /// t: the seq of the request.
+    pub seq: u64,
+    /// The digest of the request that this answers.
+    pub request: Digest,
+    /// n: the batch that executed it.
+    pub n: SequenceNumber,
+    /// Whether the batch was only prepared when it executed.
+    pub tentative: bool,
+    /// r: what became of it.
+    pub outcome: Outcome,
+}
+
+/// A read that every replica answers from its own state, without an order. (decision 2)
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Read {
+    /// The session in which it is asked.
+    pub session: SessionId,
+    /// A number that this session never uses again.
+    pub attempt: u64,
+    /// Which replica sends a large result whole.
+    pub replier: ReplicaId,
+    /// o: the operation.
+    pub op: Bytes,
+}
+
+/// The answer to a [`Read`].
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ReadReply {
+    /// v: the replica's view.
+    pub view: View,
+    /// The session of the read.
+    pub session: SessionId,
+    /// The attempt that this answers.
+    pub attempt: u64,
+    /// The highest sequence number that changed anything the read saw; two answers match only where it does.
+    pub version: SequenceNumber,
+    /// r, or nothing where the operation is not read-only and must be ordered.
+    pub result: Option<ResultBody>,
+}
+
+/// COMMITTED: its sender is committed-local at n, for the batch that this holds. f+1 that agree decide n for whoever lags.
+/// (decision 4)
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Committed {
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// The agreed time of the batch.
+    pub time: Time,
+    /// The requests, in the order in which they execute.
+    pub batch: Vec<BatchEntry>,
+}
+
+/// CHECKPOINT: n, d, i. Signed, so that 2f+1 of them prove the state at n to anyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Checkpoint {
+    /// n: the last batch that the state contains.
+    pub n: SequenceNumber,
+    /// d: the digest of the state.
+    pub digest: Digest,
+    /// i: the replica that signed.
+    pub replica: ReplicaId,
+    /// Over (n, d, i) and the group.
+    pub signature: Signature,
+}
+
+/// STATUS-ACTIVE: v, h, the last batch executed, and which later ones are already prepared or committed here. [CL02 §5.2]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Status {
+    /// v: view.
+    pub view: View,
+    /// h: the last stable checkpoint.
+    pub stable: SequenceNumber,
+    /// The last batch executed.
+    pub executed: SequenceNumber,
+    /// What is held of `executed + 1`, `executed + 2`, … At most the window.
+    pub held: Vec<Held>,
+    /// Requests that a batch names and that have not arrived. At most [`Status::MAX_MISSING`].
+    pub missing: Vec<Digest>,
+}
+
+impl Status {
+    /// How many missing requests one STATUS may ask for.
+    pub const MAX_MISSING: usize = 64;
+}
+
+/// How far one sequence number has come at one replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Held {
+    /// Not even a PRE-PREPARE.
+    Nothing,
+    /// The PRE-PREPARE.
+    PrePrepared,
+    /// A prepared certificate.
+    Prepared,
+    /// Committed-local.
+    Committed,
+}
+
+/// NEW-KEY: the key that its receiver is to use towards its sender. Travels inside the link. [CL02 §4.3.1]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct NewKey {
+    /// Names the key in authenticators.
+    pub id: KeyId,
+    /// The secret.
+    pub secret: [u8; 32],
+}
+
+/// A replica's own account of itself, for `bfs status`. Proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Health {
+    /// Echoed from the question.
+    pub nonce: u64,
+    /// v: view.
+    pub view: View,
+    /// The last batch executed.
+    pub executed: SequenceNumber,
+    /// h: the last stable checkpoint.
+    pub stable: SequenceNumber,
+    /// The digest of the state at h.
+    pub digest: Digest,
+    /// Whether the primary has let a request wait beyond the view timeout.
+    pub suspects_primary: bool,
+    /// How many inputs were rejected since start.
+    pub rejected: u64,
+}
+
+/// Everything that travels.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Message {
+    /// Client to replicas; also replica to replica, where one lacks the body.
+    Request(SignedRequest),
+    /// Replica to client.
+    Reply(Reply),
+    /// Client to replicas.
+    Read(Read),
+    /// Replica to client.
+    ReadReply(ReadReply),
+    /// Primary to backups.
+    PrePrepare(PrePrepare),
+    /// Backup to all.
+    Prepare(Prepare),
+    /// Replica to all.
+    Commit(Commit),
+    /// Replica to one that lags.
+    Committed(Committed),
+    /// Replica to all, and whoever holds it to whoever lacks it.
+    Checkpoint(Checkpoint),
+    /// Replica to all, now and then.
+    Status(Status),
+    /// Replica to client.
+    NewKey(NewKey),
+    /// Replica to client: the session it uses has been ended by a newer one.
+    SessionEnded(SessionId),
+    /// Anyone to a replica: how are you? Carries a nonce.
+    HealthQuery(u64),
+    /// Replica to whoever asked.
+    Health(Health),
+}
+
+impl Message {
+    /// The name that the papers and the traces use.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Request(_) => "REQUEST",
+            Message::Reply(_) => "REPLY",
+            Message::Read(_) => "READ",
+            Message::ReadReply(_) => "READ-REPLY",
+            Message::PrePrepare(_) => "PRE-PREPARE",
+            Message::Prepare(_) => "PREPARE",
+            Message::Commit(_) => "COMMIT",
+            Message::Committed(_) => "COMMITTED",
+            Message::Checkpoint(_) => "CHECKPOINT",
+            Message::Status(_) => "STATUS",
+            Message::NewKey(_) => "NEW-KEY",
+            Message::SessionEnded(_) => "SESSION-ENDED",
+            Message::HealthQuery(_) => "HEALTH-QUERY",
+            Message::Health(_) => "HEALTH",
+        }
+    }
+}

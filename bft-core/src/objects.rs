@@ -1,0 +1,127 @@
+//! The state as a service sees it: one door, `get` and `get_mut`, over the shared [`Tree`].
+//!
+//! The core's own objects (sessions and their slots) live in the same tree, under the same digest, with kinds below
+//! [`FIRST_SERVICE_KIND`]; a service can neither see nor touch them.
+
+use crate::sessions::{Session, SlotRecord};
+use crate::tree::{Object, ObjectId, Tree};
+use crate::types::{Digest, SequenceNumber, Time};
+use borsh::{BorshDeserialize, BorshSerialize};
+use core::cell::Cell;
+
+/// Ids with this kind or a higher one belong to the service.
+pub const FIRST_SERVICE_KIND: u8 = 0x80;
+
+/// An object of the whole replicated state.
+#[derive(Clone, BorshSerialize, BorshDeserialize)]
+pub(crate) enum StateObject<O> {
+    Session(Session),
+    Slot(SlotRecord),
+    Clock(Time),
+    Service(O),
+}
+
+/// The replicated state. Cloning it is O(1) and gives an independent copy.
+#[derive(Clone)]
+pub struct Objects<O> {
+    pub(crate) tree: Tree<StateObject<O>>,
+    /// The batch being executed: what every change is stamped with.
+    version: SequenceNumber,
+    /// The highest version among the objects read since `watch_reads`.
+    newest_read: Cell<SequenceNumber>,
+}
+
+impl<O> Default for Objects<O> {
+    fn default() -> Self {
+        Self { tree: Tree::default(), version: SequenceNumber(0), newest_read: Cell::default() }
+    }
+}
+
+impl<O: Object> Objects<O> {
+    /// The object called `id`.
+    ///
+    /// Requires: a service kind; any other id is absent.
+    pub fn get(&self, id: ObjectId) -> Option<&O> {
+        match self.tree.get(id)? {
+            (StateObject::Service(object), version) => {
+                self.newest_read.set(self.newest_read.get().max(version));
+                Some(object)
+            }
+            _ => None,
+        }
+    }
+
+    /// The object called `id`, to be changed. Asking counts as changing: it stamps the object with this batch.
+    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut O> {
+        self.get(id)?;
+        match self.tree.get_mut(id, self.version)? {
+            StateObject::Service(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Puts `object` under `id`, in place of what was there.
+    ///
+    /// Requires: a service kind.
+    pub fn insert(&mut self, id: ObjectId, object: O) {
+        assert!(id.kind() >= FIRST_SERVICE_KIND, "{id:?} belongs to the core");
+        self.tree.insert(id, StateObject::Service(object), self.version);
+    }
+
+    /// Takes `id` out; says whether it was there.
+    pub fn remove(&mut self, id: ObjectId) -> bool {
+        id.kind() >= FIRST_SERVICE_KIND && self.tree.remove(id)
+    }
+
+    /// The service's objects from `first` to `last`, both included, ascending.
+    pub fn range(&self, first: ObjectId, last: ObjectId) -> impl Iterator<Item = (ObjectId, &O)> {
+        self.tree.range(first, last).filter_map(|(id, object, version)| match object {
+            StateObject::Service(object) => {
+                self.newest_read.set(self.newest_read.get().max(version));
+                Some((id, object))
+            }
+            _ => None,
+        })
+    }
+
+    /// The number of objects, the core's included.
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tree.is_empty()
+    }
+
+    /// The digest of the whole state. Costs O(objects changed since it was last asked for).
+    pub fn digest(&mut self) -> Digest {
+        self.tree.digest()
+    }
+
+    /// Every change from here on is made by batch `n`.
+    pub(crate) fn begin(&mut self, n: SequenceNumber) {
+        self.version = n;
+    }
+
+    /// Forgets what was read before; `newest_read` then speaks of what follows.
+    pub(crate) fn watch_reads(&self) {
+        self.newest_read.set(SequenceNumber(0));
+    }
+
+    /// The version of a read: the highest sequence number that changed any object it saw. (decision 2)
+    pub(crate) fn newest_read(&self) -> SequenceNumber {
+        self.newest_read.get()
+    }
+
+    /// Puts a core object in place.
+    pub(crate) fn core_insert(&mut self, id: ObjectId, object: StateObject<O>) {
+        self.tree.insert(id, object, self.version);
+    }
+}
+
+/// A store for a service's own tests: what a replica would hand it at sequence number `n`.
+pub fn at_batch<O: Object>(objects: &mut Objects<O>, n: SequenceNumber) -> &mut Objects<O> {
+    objects.begin(n);
+    objects
+}

@@ -1,0 +1,364 @@
+//! One replica of PBFT, as a pure state machine. [CL99 §4, CL02 §4]
+//!
+//! One way in, one way out: [`Replica::handle`]. The protocol can be read from the list of `on_*` functions:
+//!
+//! ```text
+//! request.rs         on_request, on_read            clients' requests, and answers that are already known
+//! ordering.rs        propose, on_pre_prepare,       the three phases: pre-prepared, prepared, committed-local
+//!                    on_prepare, on_commit
+//! execution.rs       execute_committed              in order, exactly once; replies
+//! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
+//! retransmission.rs  on_status, on_committed        repairs what the network lost
+//! view_change.rs     on_view_change_timeout         suspects the primary; the view change itself goes here
+//! recovery.rs        recover                        from a checkpoint and the records persisted since
+//! ```
+
+mod checkpoint;
+mod execution;
+mod ordering;
+mod recovery;
+mod request;
+mod retransmission;
+mod view_change;
+
+use crate::auth::{Authority, Limits, Verified};
+use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
+use crate::log::Log;
+use crate::messages::{Health, Message};
+use crate::objects::Objects;
+use crate::service::Service;
+use crate::types::{ClusterSize, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View};
+use alloc::vec::Vec;
+use checkpoint::Checkpoints;
+use core::time::Duration;
+pub use recovery::{RecoverError, Snapshot};
+use request::Requests;
+
+/// What every replica of a group must agree on, and a few limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// n and f.
+    pub size: ClusterSize,
+    /// i: this replica.
+    pub me: ReplicaId,
+    /// K: a checkpoint every so many sequence numbers.
+    pub checkpoint_interval: u64,
+    /// L: the window between the water marks. More than K.
+    pub window: u64,
+    /// S: the slots of a session.
+    pub slots: u16,
+    /// W: how many batches may be under way at once. The batches' size follows the load. [CL02 §5.1.4]
+    pub pipeline: u64,
+    /// Requests up to this size travel inside the PRE-PREPARE. Units: bytes.
+    pub inline_bytes: usize,
+    /// Hard limits of what is accepted.
+    pub limits: Limits,
+    /// How many bytes of unexecuted operations one client may have waiting here before its link is not read any more.
+    pub client_budget: usize,
+    /// How long a request may wait before the primary is suspected. At least 1 s in production. (decision 14)
+    pub view_timeout: Duration,
+    /// How often STATUS is sent while something is missing; ten times as long otherwise.
+    pub status_interval: Duration,
+    /// delta: how far the primary's clock may be ahead of this replica's. (decision 7)
+    pub clock_tolerance: Duration,
+}
+
+impl Config {
+    /// The defaults for replica `me` of a group of `size`.
+    pub fn new(size: ClusterSize, me: ReplicaId) -> Self {
+        Self {
+            size,
+            me,
+            checkpoint_interval: 128,
+            window: 256,
+            slots: 64,
+            pipeline: 4,
+            inline_bytes: 8 * 1024,
+            limits: Limits {
+                batch_requests: 512,
+                batch_bytes: 4 << 20,
+                operation_bytes: (1 << 20) + 4096,
+                window: 256,
+            },
+            client_budget: 64 << 20,
+            view_timeout: Duration::from_secs(1),
+            status_interval: Duration::from_millis(100),
+            clock_tolerance: Duration::from_secs(10),
+        }
+    }
+
+    /// The same with K and L set.
+    pub fn with_window(mut self, checkpoint_interval: u64, window: u64) -> Self {
+        assert!(0 < checkpoint_interval && checkpoint_interval < window, "L must exceed K");
+        self.checkpoint_interval = checkpoint_interval;
+        self.window = window;
+        self.limits.window = window;
+        self
+    }
+}
+
+/// One replica.
+#[derive(Clone)]
+pub struct Replica<S: Service> {
+    config: Config,
+    authority: Authority,
+    service: S,
+    /// v: the current view.
+    view: View,
+    log: Log,
+    objects: Objects<S::Object>,
+    /// The last batch executed; every lower one has executed too.
+    executed: SequenceNumber,
+    /// The last batch that this replica, as the primary, proposed.
+    proposed: SequenceNumber,
+    requests: Requests,
+    checkpoints: Checkpoints<S::Object>,
+    /// The last record handed to the driver.
+    last_persist: PersistId,
+    /// The last record that the driver reported durable.
+    durable: PersistId,
+    /// Reads are answered once `executed` has reached this. (decision 3)
+    read_gate: SequenceNumber,
+    view_timer: view_change::ViewTimer,
+    /// When each replica's STATUS was last answered.
+    status_answered: Vec<crate::types::Tick>,
+    rejected: u64,
+    alarmed: bool,
+}
+
+impl<S: Service> Replica<S> {
+    /// A replica of a new group, in view 0, with the service's initial state.
+    pub fn new(config: Config, authority: Authority, service: S) -> Self {
+        let mut objects = Objects::default();
+        service.genesis(&mut objects);
+        let snapshot = Snapshot { n: SequenceNumber(0), objects };
+        Self::at(config, authority, service, View(0), snapshot)
+    }
+
+    /// A replica whose stable checkpoint is `snapshot`, with an empty log.
+    fn at(
+        config: Config,
+        authority: Authority,
+        service: S,
+        view: View,
+        snapshot: Snapshot<S::Object>,
+    ) -> Self {
+        assert!(config.checkpoint_interval < config.window, "L must exceed K");
+        let Snapshot { n, mut objects } = snapshot;
+        let digest = objects.digest();
+        Self {
+            config,
+            authority,
+            service,
+            view,
+            log: Log::new(n, config.window),
+            executed: n,
+            proposed: n,
+            requests: Requests::default(),
+            checkpoints: Checkpoints::new(n, digest, objects.clone()),
+            objects,
+            last_persist: PersistId(0),
+            durable: PersistId(0),
+            read_gate: n,
+            view_timer: view_change::ViewTimer::default(),
+            status_answered: alloc::vec![crate::types::Tick(0); config.size.n()],
+            rejected: 0,
+            alarmed: false,
+        }
+    }
+
+    /// Handles one input and appends what is to be done to `out`.
+    ///
+    /// Requires: `now.tick` never goes back.
+    /// Effects: bounded by the input's size and the configuration. After an alarm nothing happens any more.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        if self.alarmed {
+            return;
+        }
+        match input {
+            Input::Message(message) => {
+                let from = message.from();
+                if let Err(why) = self.on_message(now, message, out) {
+                    self.reject(from, why, out);
+                }
+            }
+            Input::Timeout(Timer::Status) => self.on_status_timeout(now, out),
+            Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(out),
+            Input::Connected { peer, entropy } => self.on_connected(now, peer, entropy, out),
+            Input::Persisted(id) => self.durable = self.durable.max(id),
+            Input::JobDone(JobResult::CheckpointSigned { n, digest, signature }) => {
+                self.on_checkpoint_signed(n, digest, signature, out);
+            }
+        }
+        self.propose(now, out);
+        self.update_view_timer(now, out);
+    }
+
+    /// Checks what a link brought. See [`Authority::verify`].
+    pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
+        self.authority.verify(from, message)
+    }
+
+    /// Counts an input that was refused before it came to `handle`.
+    pub fn reject(&mut self, from: Peer, why: Rejection, out: &mut Vec<Output>) {
+        self.rejected = self.rejected.saturating_add(1);
+        out.push(Output::Rejected { from, why });
+    }
+
+    /// How many more bytes `peer` may send before it must wait. At zero the driver stops reading its link. (contract 7)
+    pub fn credits(&self, peer: Peer) -> usize {
+        match peer {
+            // What replicas send is bounded by the window and the limits of a message.
+            Peer::Replica(_) => usize::MAX,
+            Peer::Client(client) => {
+                self.config.client_budget.saturating_sub(self.requests.bytes(client))
+            }
+        }
+    }
+
+    /// This replica's account of itself.
+    pub fn health(&self, nonce: u64) -> Health {
+        Health {
+            nonce,
+            view: self.view,
+            executed: self.executed,
+            stable: self.log.low(),
+            digest: self.checkpoints.stable_digest(),
+            suspects_primary: self.view_timer.expired(),
+            rejected: self.rejected,
+        }
+    }
+
+    /// Every replica of the group but this one.
+    pub fn others(&self) -> impl Iterator<Item = ReplicaId> + use<S> {
+        let me = self.config.me;
+        self.config.size.replicas().filter(move |i| *i != me)
+    }
+
+    /// The replicated state as it is now.
+    pub fn objects(&self) -> &Objects<S::Object> {
+        &self.objects
+    }
+
+    /// The last batch executed.
+    pub fn executed(&self) -> SequenceNumber {
+        self.executed
+    }
+
+    /// The stable checkpoint, from which `recover` can start.
+    pub fn stable_snapshot(&self) -> Snapshot<S::Object> {
+        self.checkpoints.stable_snapshot()
+    }
+
+    /// Whether this replica has stopped on an alarm.
+    pub fn is_stopped(&self) -> bool {
+        self.alarmed
+    }
+
+    fn on_message(
+        &mut self,
+        now: Now,
+        message: Verified<Message>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let from = message.from();
+        let (message, proofs) = message.into_parts();
+        match (message, from) {
+            (Message::Request(m), _) => self.on_request(from, m, &proofs, out),
+            (Message::Read(m), Peer::Client(client)) => self.on_read(client, m, out),
+            (Message::PrePrepare(m), Peer::Replica(i)) => {
+                self.on_pre_prepare(now, i, m, proofs, out)
+            }
+            (Message::Prepare(m), Peer::Replica(i)) => self.on_prepare(i, m, out),
+            (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
+            (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
+            (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::Status(m), Peer::Replica(i)) => self.on_status(now, i, m, out),
+            (Message::HealthQuery(nonce), _) => {
+                self.send(from.into(), Message::Health(self.health(nonce)), None, out);
+                Ok(())
+            }
+            _ => Err(Rejection::WrongSender),
+        }
+    }
+
+    fn on_connected(&mut self, now: Now, peer: Peer, entropy: [u8; 32], out: &mut Vec<Output>) {
+        match peer {
+            Peer::Client(client) => {
+                if let Some(key) = self.authority.issue_key(client, entropy) {
+                    self.send(peer.into(), Message::NewKey(key), None, out);
+                }
+            }
+            Peer::Replica(_) => self.on_link_restored(now, peer, out),
+        }
+    }
+
+    /// primary(v) = v mod n.
+    fn primary(&self) -> ReplicaId {
+        self.config.size.primary(self.view)
+    }
+
+    fn is_primary(&self) -> bool {
+        self.primary() == self.config.me
+    }
+
+    fn send(
+        &self,
+        to: Destination,
+        message: Message,
+        after: Option<PersistId>,
+        out: &mut Vec<Output>,
+    ) {
+        out.push(Output::Send { to, message, after });
+    }
+
+    fn persist(&mut self, record: Record, out: &mut Vec<Output>) -> PersistId {
+        let id = PersistId(self.last_persist.0.saturating_add(1));
+        self.last_persist = id;
+        out.push(Output::Persist { id, record });
+        id
+    }
+
+    fn raise(&mut self, alarm: Alarm, out: &mut Vec<Output>) {
+        self.alarmed = true;
+        out.push(Output::Alarm(alarm));
+    }
+
+    /// Whether `proposed` is a time that this replica can stand behind. (decision 7)
+    fn is_timely(&self, now: Now, proposed: Time) -> bool {
+        let tolerance = self.config.clock_tolerance.as_nanos() as u64;
+        let late = tolerance.saturating_add(self.config.view_timeout.as_nanos() as u64);
+        let earliest = now.wall.0.saturating_sub(late);
+        let latest = now.wall.0.saturating_add(tolerance);
+        (earliest..=latest).contains(&proposed.0)
+    }
+
+    /// Panics unless what must always hold of this replica does. For tests and the simulator.
+    pub fn check_invariants(&self) {
+        let low = self.log.low();
+        assert!(low <= self.executed, "h is never ahead of execution");
+        assert!(self.executed <= self.log.high(), "execution stays inside the window");
+        assert!(self.durable <= self.last_persist, "nothing is durable before it is written");
+        for n in self.log.numbers() {
+            let Some(entry) = self.log.get(n) else { continue };
+            let digest = entry.digest();
+            if entry.voted.is_some() {
+                assert!(digest.is_some(), "{n:?}: voted without a PRE-PREPARE");
+            }
+            if entry.prepared.is_some() {
+                assert!(entry.voted.is_some(), "{n:?}: prepared without a vote");
+                let votes = digest.map_or(0, |digest| entry.prepares.count(digest));
+                let recovered = n <= self.read_gate;
+                assert!(
+                    recovered || votes + 1 >= self.config.size.quorum(),
+                    "{n:?}: prepared on {votes} PREPAREs"
+                );
+            }
+            if n <= self.executed {
+                assert!(entry.committed.is_some(), "{n:?}: executed but not committed");
+            }
+        }
+        self.checkpoints.check_invariants(low, self.executed);
+        self.requests.check_invariants();
+    }
+}

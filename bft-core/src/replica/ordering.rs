@@ -1,0 +1,303 @@
+//! The three phases of the normal case: pre-prepared, prepared, committed-local. [CL99 §4.2]
+
+use super::Replica;
+use crate::auth::Proof;
+use crate::io::{Alarm, Destination, Output, Record, Rejection};
+use crate::log::{NamedBatch, NamedRequest, PrePrepared};
+use crate::messages::{BatchEntry, Commit, Message, PrePrepare, Prepare, Request, batch_digest};
+use crate::service::Service;
+use crate::sessions::Standing;
+use crate::types::{ClientId, Digest, Now, ReplicaId, SequenceNumber, Slot};
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What a PRE-PREPARE carries inline, so that it always fits a frame. Units: bytes of operations.
+const MAX_INLINE: usize = 512 * 1024;
+
+impl<S: Service> Replica<S> {
+    /// The primary's part: orders whatever waits, as long as the window and the pipeline allow. [CL02 §5.1.4]
+    ///
+    /// Effects: an idle group orders a request at once; a busy one collects what comes while W batches are under way.
+    pub(super) fn propose(&mut self, now: Now, out: &mut Vec<Output>) {
+        while !self.alarmed && self.is_primary() && self.requests.has_queued() {
+            let n = self.proposed.next();
+            if n > self.executed.plus(self.config.pipeline) || !self.log.in_window(n) {
+                return;
+            }
+            let batch = self.next_batch(n);
+            if batch.is_empty() {
+                return;
+            }
+            self.proposed = n;
+            self.accept(n, NamedBatch::new(now.wall, batch), true);
+            self.vote(n, out);
+            self.advance(n, out);
+        }
+    }
+
+    /// Takes requests from the queue until a batch is full.
+    fn next_batch(&mut self, n: SequenceNumber) -> Vec<NamedRequest> {
+        let mut batch = Vec::new();
+        let (mut bytes, mut inline) = (0usize, 0usize);
+        while batch.len() < self.config.limits.batch_requests {
+            let Some(digest) = self.requests.dequeue() else { break };
+            let Some(pending) = self.requests.get(digest) else { continue };
+            let (proof, request) = (pending.proof, pending.request.clone());
+            match self.objects.standing(&request.request, digest, self.config.slots) {
+                Standing::Next => {}
+                // Its turn comes when its predecessor executes: see `execution.rs`.
+                Standing::Later => continue,
+                _ => {
+                    self.requests.remove(digest);
+                    continue;
+                }
+            }
+            let size = request.request.size();
+            bytes += size;
+            inline += if size <= self.config.inline_bytes { size } else { 0 };
+            if bytes > self.config.limits.batch_bytes || inline > MAX_INLINE {
+                self.requests.requeue(digest);
+                break;
+            }
+            let Request { client, slot, .. } = request.request;
+            batch.push(NamedRequest { digest, client, slot, proof, body: Some(request) });
+            if let Some(pending) = self.requests.get_mut(digest) {
+                pending.proposed = Some(n);
+            }
+        }
+        batch
+    }
+
+    /// A PRE-PREPARE from `from`.
+    ///
+    /// Effects: logs it if conditions 1-4 of [CL99 §4.2] hold, and votes as soon as every request is here and authentic.
+    /// Errors: `WrongView`, `NotPrimary`, `OutsideWaterMarks`, `DuplicateInBatch`, `ConflictingPrePrepare`, `Duplicate`.
+    pub(super) fn on_pre_prepare(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        m: PrePrepare,
+        proofs: Vec<(Digest, Proof)>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if m.view != self.view {
+            return Err(Rejection::WrongView);
+        }
+        if from != self.primary() || self.is_primary() {
+            return Err(Rejection::NotPrimary);
+        }
+        let mut seen = BTreeSet::new();
+        if !m.batch.iter().all(|entry| seen.insert(entry_key(entry))) {
+            return Err(Rejection::DuplicateInBatch);
+        }
+        let n = m.n;
+        let digest = batch_digest(m.time, proofs.iter().map(|(digest, _)| *digest));
+        match self.log.entry(n)?.digest() {
+            None => {}
+            Some(first) if first == digest => return Err(Rejection::Duplicate),
+            Some(_) => return Err(Rejection::ConflictingPrePrepare),
+        }
+        let requests = self.named_requests(n, &m.batch, &proofs);
+        let timely = self.is_timely(now, m.time);
+        self.accept(n, NamedBatch::new(m.time, requests), timely);
+        self.advance(n, out);
+        Ok(())
+    }
+
+    /// The requests of a received batch, with whatever this replica knows of them already.
+    pub(super) fn named_requests(
+        &mut self,
+        n: SequenceNumber,
+        batch: &[BatchEntry],
+        proofs: &[(Digest, Proof)],
+    ) -> Vec<NamedRequest> {
+        let mut requests = Vec::with_capacity(batch.len());
+        for (entry, (digest, proof)) in batch.iter().zip(proofs) {
+            let (client, slot) = entry_key(entry);
+            let known = self.requests.get(*digest);
+            let proof = known.map_or(*proof, |known| known.proof.max(*proof));
+            let body = match entry {
+                BatchEntry::Inline(request) => Some(Arc::new(request.clone())),
+                BatchEntry::Reference { .. } => known.map(|known| known.request.clone()),
+            };
+            if body.is_none() {
+                self.requests.want(*digest, n);
+            }
+            requests.push(NamedRequest { digest: *digest, client, slot, proof, body });
+        }
+        requests
+    }
+
+    /// Logs a PRE-PREPARE.
+    ///
+    /// Requires: the entry is inside the window and has none.
+    fn accept(&mut self, n: SequenceNumber, batch: NamedBatch, timely: bool) {
+        let view = self.view;
+        if let Ok(entry) = self.log.entry(n) {
+            entry.pre_prepare = Some(PrePrepared { view, batch, timely });
+        }
+    }
+
+    /// The PRE-PREPARE that this replica, as the primary, sends for `batch`.
+    pub(super) fn pre_prepare(&self, n: SequenceNumber, batch: &NamedBatch) -> Message {
+        let entries = batch.entries(self.config.inline_bytes);
+        Message::PrePrepare(PrePrepare { view: self.view, n, time: batch.time, batch: entries })
+    }
+
+    /// A PREPARE from `from`.
+    ///
+    /// Errors: `WrongView`, `SenderIsPrimary`, `OutsideWaterMarks`, `ConflictingVote`, `Duplicate`.
+    pub(super) fn on_prepare(
+        &mut self,
+        from: ReplicaId,
+        m: Prepare,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if m.view != self.view {
+            return Err(Rejection::WrongView);
+        }
+        if from == self.primary() {
+            return Err(Rejection::SenderIsPrimary);
+        }
+        self.log.entry(m.n)?.prepares.add(from, m.digest)?;
+        self.advance(m.n, out);
+        Ok(())
+    }
+
+    /// A COMMIT from `from`.
+    ///
+    /// Errors: `WrongView`, `OutsideWaterMarks`, `ConflictingVote`, `Duplicate`.
+    pub(super) fn on_commit(
+        &mut self,
+        from: ReplicaId,
+        m: Commit,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if m.view != self.view {
+            return Err(Rejection::WrongView);
+        }
+        self.log.entry(m.n)?.commits.add(from, m.digest)?;
+        if let Some(alarm) = self.conflicting_commit(m.n) {
+            self.raise(alarm, out);
+            return Ok(());
+        }
+        self.advance(m.n, out);
+        Ok(())
+    }
+
+    /// Moves `n` as far as what is held of it allows. Safe to call at any time.
+    pub(super) fn advance(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        if self.may_vote(n) {
+            self.vote(n, out);
+        }
+        if self.prepared(n) {
+            self.commit(n, out);
+        }
+        if self.committed_local(n) {
+            let entry = self.log.get_mut(n);
+            if let Some(entry) = entry.filter(|entry| entry.committed.is_none()) {
+                let accepted = entry.pre_prepare.as_ref().map(|accepted| accepted.batch.clone());
+                entry.committed = accepted.zip(entry.prepared);
+            }
+            self.execute_committed(out);
+        }
+    }
+
+    /// Whether this replica may vote for the batch pre-prepared at `n`.
+    ///
+    /// It must hold every request, and either vouch for all of it or have f backups do so, who with the primary are f+1
+    /// and hence include a correct one. (decisions 6 and 7)
+    fn may_vote(&self, n: SequenceNumber) -> bool {
+        let Some(entry) = self.log.get(n) else { return false };
+        let Some(accepted) = &entry.pre_prepare else { return false };
+        let others = [self.config.me, self.primary()];
+        let batch = &accepted.batch;
+        let vouchers = entry.prepares.count_without(batch.digest, &others);
+        // With f = 0 there is nobody to vouch and nobody to doubt.
+        let vouched_by_others = self.config.size.f() > 0 && vouchers >= self.config.size.f();
+        entry.voted.is_none()
+            && batch.is_complete()
+            && batch.size() <= self.config.limits.batch_bytes
+            && (accepted.timely && batch.is_authentic() || vouched_by_others)
+    }
+
+    /// Votes for the batch at `n`: the primary by its PRE-PREPARE, a backup by a PREPARE, once Q is durable.
+    fn vote(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        let (view, me, is_primary) = (self.view, self.config.me, self.is_primary());
+        let Some(entry) = self.log.get(n) else { return };
+        let Some(accepted) = &entry.pre_prepare else { return };
+        let Some(batch) = accepted.batch.batch() else { return };
+        let digest = accepted.batch.digest;
+        let message = if is_primary {
+            self.pre_prepare(n, &accepted.batch)
+        } else {
+            Message::Prepare(Prepare { view, n, digest })
+        };
+        let record = Record::Q { n, view, digest, batch: Arc::new(batch) };
+        let after = Some(self.persist(record, out));
+        if let Some(entry) = self.log.get_mut(n) {
+            entry.voted = after;
+            if !is_primary {
+                // A conflicting vote of its own would be this replica's bug.
+                let counted = entry.prepares.add(me, digest);
+                assert!(counted.is_ok(), "voted twice at {n:?}");
+            }
+        }
+        self.send(Destination::Replicas, message, after, out);
+    }
+
+    /// prepared(m, v, n, i): the PRE-PREPARE, this replica's vote, and 2f matching PREPAREs from backups. [CL99 §4.2]
+    fn prepared(&self, n: SequenceNumber) -> bool {
+        let Some(entry) = self.log.get(n) else { return false };
+        let (Some(digest), Some(_)) = (entry.digest(), entry.voted) else { return false };
+        entry.prepared.is_some() || entry.prepares.count(digest) + 1 >= self.config.size.quorum()
+    }
+
+    /// Sends COMMIT for a prepared batch, once P is durable. Only the first call has an effect.
+    fn commit(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        let Some(entry) = self.log.get(n) else { return };
+        let (Some(digest), None) = (entry.digest(), entry.prepared) else { return };
+        let (view, me) = (self.view, self.config.me);
+        let after = Some(self.persist(Record::P { n, view, digest }, out));
+        if let Some(entry) = self.log.get_mut(n) {
+            entry.prepared = after;
+            let counted = entry.commits.add(me, digest);
+            assert!(counted.is_ok(), "committed twice at {n:?}");
+        }
+        let message = Message::Commit(Commit { view, n, digest });
+        self.send(Destination::Replicas, message, after, out);
+    }
+
+    /// committed-local(m, v, n, i): prepared, and 2f+1 matching COMMITs. [CL99 §4.2]
+    fn committed_local(&self, n: SequenceNumber) -> bool {
+        let Some(entry) = self.log.get(n) else { return false };
+        let (Some(own), Some(_), true) =
+            (entry.digest(), entry.prepared, entry.committed.is_none())
+        else {
+            return false;
+        };
+        entry.commits.count(own) >= self.config.size.quorum()
+    }
+
+    /// A quorum that committed another batch than the one *prepared* here: two quorums share a correct replica, so more
+    /// than f are faulty. (Merely pre-prepared here would mean no more than that the primary lied to this replica.)
+    fn conflicting_commit(&self, n: SequenceNumber) -> Option<Alarm> {
+        let entry = self.log.get(n)?;
+        let (own, _) = (entry.digest()?, entry.prepared?);
+        let committed = entry.commits.support(self.config.size.quorum())?;
+        (committed != own).then_some(Alarm::ConflictingCommit {
+            view: self.view,
+            n,
+            own,
+            committed,
+        })
+    }
+}
+
+fn entry_key(entry: &BatchEntry) -> (ClientId, Slot) {
+    match entry {
+        BatchEntry::Inline(request) => (request.request.client, request.request.slot),
+        BatchEntry::Reference { client, slot, .. } => (*client, *slot),
+    }
+}

@@ -1,0 +1,154 @@
+//! Restart: a replica made again from its stable checkpoint and the records persisted since. (contract 5)
+
+use super::{Config, Replica};
+use crate::auth::{Authority, Proof};
+use crate::io::{Batch, Record};
+use crate::log::{NamedBatch, NamedRequest, PrePrepared};
+use crate::messages::Checkpoint;
+use crate::objects::Objects;
+use crate::service::Service;
+use crate::types::{Digest, PersistId, SequenceNumber, View};
+use alloc::sync::Arc;
+use core::fmt;
+
+/// The replicated state at a checkpoint.
+#[derive(Clone)]
+pub struct Snapshot<O> {
+    /// The last batch that the state contains.
+    pub n: SequenceNumber,
+    /// The state.
+    pub objects: Objects<O>,
+}
+
+/// Why a replica cannot be made from what was persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoverError {
+    /// The snapshot is not the state that the newest stable certificate proves.
+    WrongSnapshot {
+        /// What the certificate proves.
+        certified: Digest,
+        /// What the snapshot holds.
+        found: Digest,
+    },
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecoverError::WrongSnapshot { certified, found } = self;
+        write!(
+            f,
+            "the snapshot's digest is {}, but the stable certificate proves {}: the snapshot is damaged or of another checkpoint",
+            found.short(4),
+            certified.short(4)
+        )
+    }
+}
+
+impl core::error::Error for RecoverError {}
+
+/// Everything that a restart must remember, summed up from the records.
+#[derive(Default)]
+struct Remembered<'a> {
+    view: View,
+    /// The highest sequence number that this replica may have executed or voted for.
+    reached: SequenceNumber,
+    stable: Option<&'a Arc<[Checkpoint]>>,
+}
+
+impl<'a> Remembered<'a> {
+    fn from(records: &'a [Record]) -> Self {
+        let mut remembered = Self::default();
+        for record in records {
+            match record {
+                Record::View(view) => remembered.see(*view, SequenceNumber(0)),
+                Record::Q { view, .. } => remembered.see(*view, SequenceNumber(0)),
+                Record::P { view, n, .. } => remembered.see(*view, *n),
+                Record::Decided { n, .. } => remembered.see(View(0), *n),
+                Record::Ceiling(n) => remembered.see(View(0), *n),
+                Record::Stable { certificate } => remembered.stable = Some(certificate),
+            }
+        }
+        remembered
+    }
+
+    fn see(&mut self, view: View, n: SequenceNumber) {
+        self.view = self.view.max(view);
+        self.reached = self.reached.max(n);
+    }
+}
+
+impl<S: Service> Replica<S> {
+    /// The replica that persisted `records`, in that order, after the stable checkpoint `snapshot` was taken.
+    ///
+    /// Requires: every record that was reported durable is there; `snapshot` is that of the last `Stable` among them, or
+    /// the genesis.
+    /// Effects: the view and the read gate are the maximum over all records. It votes as it voted, for the entries it
+    /// remembers, and answers reads only once it has executed all that it may have executed before.
+    /// Errors: `WrongSnapshot`.
+    pub fn recover(
+        config: Config,
+        authority: Authority,
+        service: S,
+        mut snapshot: Snapshot<S::Object>,
+        records: &[Record],
+    ) -> Result<Self, RecoverError> {
+        let remembered = Remembered::from(records);
+        let found = snapshot.objects.digest();
+        if let Some(certified) = remembered.stable.and_then(|c| c.first()).map(|c| c.digest)
+            && certified != found
+        {
+            return Err(RecoverError::WrongSnapshot { certified, found });
+        }
+        let mut replica = Self::at(config, authority, service, remembered.view, snapshot);
+        replica.read_gate = remembered.reached.max(replica.executed);
+        if let Some(certificate) = remembered.stable {
+            replica.checkpoints.restore_certificate(certificate.clone());
+        }
+        for record in records {
+            replica.remember(record);
+        }
+        Ok(replica)
+    }
+
+    /// Puts one vote of the remembered view back into the log.
+    fn remember(&mut self, record: &Record) {
+        let durable = PersistId(0);
+        match record {
+            Record::Q { n, view, digest, batch } if *view == self.view => {
+                let (me, is_primary) = (self.config.me, self.is_primary());
+                self.proposed = self.proposed.max(*n);
+                let restored = PrePrepared { view: *view, batch: restored(batch), timely: true };
+                let Ok(entry) = self.log.entry(*n) else { return };
+                entry.pre_prepare = Some(restored);
+                entry.voted = Some(durable);
+                if !is_primary {
+                    // Recovered once: the vote cannot be there yet.
+                    let _ = entry.prepares.add(me, *digest);
+                }
+            }
+            Record::P { n, view, digest } if *view == self.view => {
+                let me = self.config.me;
+                let Some(entry) = self.log.get_mut(*n) else { return };
+                entry.prepared = Some(durable);
+                let _ = entry.commits.add(me, *digest);
+            }
+            Record::Decided { n, batch, .. } => {
+                let Ok(entry) = self.log.entry(*n) else { return };
+                entry.committed = Some((restored(batch), durable));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The batch of a record, every request vouched for by the vote that the record allowed.
+fn restored(batch: &Batch) -> NamedBatch {
+    let requests = batch.requests.iter().map(|(digest, body)| NamedRequest {
+        digest: *digest,
+        client: body.request.client,
+        slot: body.request.slot,
+        proof: Proof::Mac,
+        body: Some(body.clone()),
+    });
+    NamedBatch::new(batch.time, requests.collect())
+}

@@ -1,0 +1,381 @@
+//! Clients' requests: admission, the bodies that batches name, and answers that are already known. [CL99 §4.1]
+
+use super::Replica;
+use crate::auth::Proof;
+use crate::io::{Destination, Output, Rejection};
+use crate::messages::{
+    Message, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId, SignedRequest,
+    result_digest,
+};
+use crate::service::{Context, Service};
+use crate::sessions::Standing;
+use crate::types::{ClientId, Digest, Peer, PersistId, ReplicaId, SequenceNumber, Slot};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Results up to this size travel whole from every replica; of larger ones one replica sends the bytes. Units: bytes.
+const ALWAYS_WHOLE: usize = 256;
+
+/// A request that has not executed here.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub digest: Digest,
+    pub request: Arc<SignedRequest>,
+    pub proof: Proof,
+    /// The batch in which this replica, as the primary, proposed it.
+    pub proposed: Option<SequenceNumber>,
+}
+
+impl Pending {
+    fn lane(&self) -> (ClientId, Slot) {
+        (self.request.request.client, self.request.request.slot)
+    }
+}
+
+/// The requests that wait, and the bodies that accepted batches lack.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests {
+    pending: BTreeMap<Digest, Pending>,
+    /// What waits on each slot: its next request, and perhaps the one after that, where this replica lags its client's quorum.
+    lanes: BTreeMap<(ClientId, Slot), Vec<Digest>>,
+    /// What the primary has yet to propose, oldest first.
+    queue: VecDeque<Digest>,
+    /// Bytes of pending operations, by client.
+    bytes: BTreeMap<ClientId, usize>,
+    /// Digests that a logged batch names and whose request is not here, with the batch. Bounded by the window.
+    wanted: BTreeMap<Digest, SequenceNumber>,
+    /// Pending requests that everyone can check, and that are therefore timed. (decision 6)
+    timed: BTreeSet<Digest>,
+}
+
+impl Requests {
+    pub fn bytes(&self, client: ClientId) -> usize {
+        self.bytes.get(&client).copied().unwrap_or(0)
+    }
+
+    pub fn get(&self, digest: Digest) -> Option<&Pending> {
+        self.pending.get(&digest)
+    }
+
+    pub fn get_mut(&mut self, digest: Digest) -> Option<&mut Pending> {
+        self.pending.get_mut(&digest)
+    }
+
+    /// What waits on a slot.
+    fn on_lane(&self, client: ClientId, slot: Slot) -> impl Iterator<Item = &Pending> {
+        let digests = self.lanes.get(&(client, slot)).into_iter().flatten();
+        digests.filter_map(|digest| self.pending.get(digest))
+    }
+
+    fn insert(&mut self, pending: Pending) {
+        self.remove(pending.digest);
+        let (digest, lane) = (pending.digest, pending.lane());
+        self.lanes.entry(lane).or_default().push(digest);
+        *self.bytes.entry(lane.0).or_default() += pending.request.request.size();
+        if pending.proof == Proof::Signature {
+            self.timed.insert(digest);
+        }
+        self.pending.insert(digest, pending);
+    }
+
+    pub fn remove(&mut self, digest: Digest) {
+        let Some(pending) = self.pending.remove(&digest) else { return };
+        self.timed.remove(&digest);
+        let lane = pending.lane();
+        if let Some(waiting) = self.lanes.get_mut(&lane) {
+            waiting.retain(|other| *other != digest);
+            if waiting.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+        if let Some(bytes) = self.bytes.get_mut(&lane.0) {
+            *bytes -= pending.request.request.size();
+            if *bytes == 0 {
+                self.bytes.remove(&lane.0);
+            }
+        }
+    }
+
+    /// Puts a request in the line of those to be proposed.
+    fn enqueue(&mut self, digest: Digest) {
+        self.queue.push_back(digest);
+    }
+
+    /// The next request to be proposed, if it is still pending and not proposed yet.
+    pub fn dequeue(&mut self) -> Option<Digest> {
+        while let Some(digest) = self.queue.pop_front() {
+            if self.pending.get(&digest).is_some_and(|pending| pending.proposed.is_none()) {
+                return Some(digest);
+            }
+        }
+        None
+    }
+
+    /// Puts back what did not fit the batch.
+    pub fn requeue(&mut self, digest: Digest) {
+        self.queue.push_front(digest);
+    }
+
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Forgets what can no longer execute on a slot, and lets what came early be proposed: the slot has moved on.
+    pub fn advance(&mut self, client: ClientId, slot: Slot, session: SessionId, seq: u64) {
+        let Some(waiting) = self.lanes.get(&(client, slot)).cloned() else { return };
+        for digest in waiting {
+            let Some(pending) = self.pending.get(&digest) else { continue };
+            if pending.request.request.age() <= (session, seq) {
+                self.remove(digest);
+            } else if pending.proposed.is_none() {
+                self.enqueue(digest);
+            }
+        }
+    }
+
+    /// Forgets what ended sessions of `client` left behind: it can never execute.
+    pub fn forget_sessions_before(&mut self, client: ClientId, session: SessionId) {
+        let lanes = self.lanes.range((client, Slot(0))..=(client, Slot(u16::MAX)));
+        let digests: Vec<_> = lanes.flat_map(|(_, waiting)| waiting.iter().copied()).collect();
+        for digest in digests {
+            let old = |pending: &Pending| pending.request.request.session < session;
+            if self.pending.get(&digest).is_some_and(old) {
+                self.remove(digest);
+            }
+        }
+    }
+
+    pub fn want(&mut self, digest: Digest, n: SequenceNumber) {
+        self.wanted.insert(digest, n);
+    }
+
+    fn take_wanted(&mut self, digest: Digest) -> Option<SequenceNumber> {
+        self.wanted.remove(&digest)
+    }
+
+    /// Batches up to `stable` want nothing any more.
+    pub fn forget_wanted(&mut self, stable: SequenceNumber) {
+        self.wanted.retain(|_, n| *n > stable);
+    }
+
+    pub fn all_wanted(&self) -> impl Iterator<Item = Digest> {
+        self.wanted.keys().copied()
+    }
+
+    /// Whether a request that everyone can check waits.
+    pub fn any_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    pub fn check_invariants(&self) {
+        let mut bytes: BTreeMap<ClientId, usize> = BTreeMap::new();
+        for pending in self.pending.values() {
+            *bytes.entry(pending.lane().0).or_default() += pending.request.request.size();
+        }
+        bytes.retain(|_, bytes| *bytes > 0);
+        let mut counted = self.bytes.clone();
+        counted.retain(|_, bytes| *bytes > 0);
+        assert_eq!(bytes, counted, "the byte budget counts what is pending");
+        assert!(self.timed.iter().all(|digest| self.pending.contains_key(digest)));
+        let on_lanes: usize = self.lanes.values().map(Vec::len).sum();
+        assert_eq!(on_lanes, self.pending.len());
+        assert!(self.lanes.values().all(|waiting| (1..=2).contains(&waiting.len())));
+    }
+}
+
+impl<S: Service> Replica<S> {
+    /// A request, from its client or relayed by a replica.
+    ///
+    /// Effects: answers it if it has executed; else keeps it, at most one a slot, and supplies it to the batch that waits for it.
+    /// Errors: whatever makes it impossible to execute; `Duplicate`.
+    pub(super) fn on_request(
+        &mut self,
+        from: Peer,
+        m: SignedRequest,
+        proofs: &[(Digest, Proof)],
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let Some(&(digest, proof)) = proofs.first() else { return Err(Rejection::Malformed) };
+        let request = Arc::new(m);
+        let supplied = self.supply(digest, &request, proof, out);
+        match self.objects.standing(&request.request, digest, self.config.slots) {
+            Standing::Executed(n, outcome) => {
+                let replier = request.replier;
+                self.send_reply(&request.request, digest, n, &outcome, replier, None, out);
+                return Ok(());
+            }
+            Standing::Ended => {
+                let ended = Message::SessionEnded(request.request.session);
+                self.send(Destination::Client(request.request.client), ended, None, out);
+                return Ok(());
+            }
+            Standing::Refused(why) => return Err(why),
+            Standing::Next | Standing::Later => {}
+        }
+        if proof == Proof::Unchecked {
+            // A replica relayed what this one cannot check: good as a body by its digest, never as a reason to act.
+            return if supplied { Ok(()) } else { Err(Rejection::BadSignature) };
+        }
+        self.keep(digest, &request, proof, out)?;
+        // A client that reaches the backups but not the primary is heard all the same. What a replica relayed goes no further.
+        if let (Peer::Client(_), Proof::Signature, false) = (from, proof, self.is_primary()) {
+            let relayed = Message::Request((*request).clone());
+            self.send(Destination::Replica(self.primary()), relayed, None, out);
+        }
+        Ok(())
+    }
+
+    /// Keeps a request that has not executed.
+    ///
+    /// Errors: `Duplicate`; `SlotConflict` where another request of the same seq came first.
+    fn keep(
+        &mut self,
+        digest: Digest,
+        request: &Arc<SignedRequest>,
+        proof: Proof,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let Request { client, slot, .. } = request.request;
+        let known = self.requests.get(digest);
+        if known.is_some_and(|known| proof <= known.proof) {
+            return Err(Rejection::Duplicate);
+        }
+        // A retransmission with a better proof keeps its place; from now on a backup may time it.
+        let (is_known, proposed) = (known.is_some(), known.and_then(|known| known.proposed));
+        if !is_known {
+            let age = request.request.age();
+            let same_seq = |other: &Pending| other.request.request.age() == age;
+            if self.requests.on_lane(client, slot).any(same_seq) {
+                return Err(Rejection::SlotConflict);
+            }
+            self.requests.enqueue(digest);
+        }
+        self.requests.insert(Pending { digest, request: request.clone(), proof, proposed });
+        self.vouch(digest, proof, out);
+        Ok(())
+    }
+
+    /// Gives the body of `digest` to the batch that lacks it. Says whether one did.
+    fn supply(
+        &mut self,
+        digest: Digest,
+        request: &Arc<SignedRequest>,
+        proof: Proof,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let Some(n) = self.requests.take_wanted(digest) else { return false };
+        if let Some(entry) = self.log.get_mut(n) {
+            entry.batches_mut().for_each(|batch| batch.supply(digest, request, proof));
+        }
+        self.decide(n, out);
+        self.advance(n, out);
+        true
+    }
+
+    /// Lets a batch that could not authenticate `digest` itself profit from a proof that came another way. (decision 6)
+    fn vouch(&mut self, digest: Digest, proof: Proof, out: &mut Vec<Output>) {
+        for n in self.log.numbers().filter(|n| *n > self.executed) {
+            let entry = self.log.get_mut(n);
+            let Some(accepted) = entry.and_then(|entry| entry.pre_prepare.as_mut()) else {
+                continue;
+            };
+            let mut improved = false;
+            for named in &mut accepted.batch.requests {
+                if named.digest == digest && named.proof < proof {
+                    named.proof = proof;
+                    improved = true;
+                }
+            }
+            if improved {
+                self.advance(n, out);
+                return;
+            }
+        }
+    }
+
+    /// A read, answered from the committed state as it is. (decision 2)
+    ///
+    /// Errors: `UnknownSession`; `TooOften` before the read gate opens.
+    pub(super) fn on_read(
+        &mut self,
+        client: ClientId,
+        m: Read,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if self.executed < self.read_gate {
+            return Err(Rejection::TooOften);
+        }
+        match self.objects.session(client) {
+            Some(session) if session.id == m.session => {}
+            Some(session) if m.session.epoch < session.id.epoch => {
+                let ended = Message::SessionEnded(m.session);
+                self.send(Destination::Client(client), ended, None, out);
+                return Ok(());
+            }
+            _ => return Err(Rejection::UnknownSession),
+        }
+        let ctx = Context { client, time: self.objects.clock(), n: self.executed };
+        self.objects.watch_reads();
+        let result = self.service.query(&ctx, &self.objects, &m.op).ok();
+        // A read that met nothing matches on how far this replica has come.
+        let version =
+            Some(self.objects.newest_read()).filter(|version| *version > SequenceNumber(0));
+        let reply = ReadReply {
+            view: self.view,
+            session: m.session,
+            attempt: m.attempt,
+            version: version.unwrap_or(self.executed),
+            result: result.map(|result| self.share(result, m.replier)),
+        };
+        self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+        Ok(())
+    }
+
+    /// A result whole, or only its digest where another replica sends it.
+    fn share(&self, result: bytes::Bytes, replier: ReplicaId) -> ResultBody {
+        if result.len() <= ALWAYS_WHOLE || replier == self.config.me {
+            ResultBody::Whole(result)
+        } else {
+            ResultBody::Digest(result_digest(&result))
+        }
+    }
+
+    /// Tells the client what became of its request.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn send_reply(
+        &self,
+        request: &Request,
+        digest: Digest,
+        n: SequenceNumber,
+        outcome: &Outcome,
+        replier: ReplicaId,
+        after: Option<PersistId>,
+        out: &mut Vec<Output>,
+    ) {
+        let outcome = match outcome {
+            Outcome::Result(ResultBody::Whole(result)) => {
+                Outcome::Result(self.share(result.clone(), replier))
+            }
+            other => other.clone(),
+        };
+        let reply = Reply {
+            view: self.view,
+            session: request.session,
+            slot: request.slot,
+            seq: request.seq,
+            request: digest,
+            n,
+            tentative: false,
+            outcome,
+        };
+        self.send(Destination::Client(request.client), Message::Reply(reply), after, out);
+    }
+}
+
+impl Request {
+    /// Orders the requests of one slot by age.
+    fn age(&self) -> (SessionId, u64) {
+        (self.session, self.seq)
+    }
+}

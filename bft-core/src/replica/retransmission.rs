@@ -1,0 +1,192 @@
+//! STATUS: what was lost is sent again by whoever holds it. [CL02 §5.2]
+//!
+//! A replica that is further behind than its peers' logs reach needs state transfer; its STATUS shows it.
+
+use super::Replica;
+use crate::auth::Proof;
+use crate::io::{Destination, Output, Record, Rejection, Timer};
+use crate::log::{Decision, NamedBatch};
+use crate::messages::{Commit, Committed, Held, Message, Prepare, Status};
+use crate::service::Service;
+use crate::types::{Digest, Now, Peer, ReplicaId, SequenceNumber};
+use alloc::vec::Vec;
+
+/// How many sequence numbers one answer to a STATUS covers: the next STATUS asks for the rest.
+const MAX_REPAIRED: usize = 32;
+/// While nothing is missing, STATUS goes out this many times less often.
+const IDLE_FACTOR: u32 = 10;
+
+impl<S: Service> Replica<S> {
+    /// Tells everyone what is held here, and comes back sooner while something is under way.
+    pub(super) fn on_status_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.config.size.n() > 1 {
+            self.send(Destination::Replicas, Message::Status(self.status()), None, out);
+        }
+        let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed);
+        let factor = if under_way { 1 } else { IDLE_FACTOR };
+        let at = now.tick.after(self.config.status_interval * factor);
+        out.push(Output::SetTimer { timer: Timer::Status, at });
+    }
+
+    /// A link between replicas is new: whatever it lost shows in the STATUS.
+    pub(super) fn on_link_restored(&mut self, now: Now, peer: Peer, out: &mut Vec<Output>) {
+        self.send(peer.into(), Message::Status(self.status()), None, out);
+        let at = now.tick.after(self.config.status_interval);
+        out.push(Output::SetTimer { timer: Timer::Status, at });
+    }
+
+    fn status(&self) -> Status {
+        let held = self.log.numbers().filter(|n| *n > self.executed).map(|n| self.held(n));
+        let missing = self.requests.all_wanted();
+        Status {
+            view: self.view,
+            stable: self.log.low(),
+            executed: self.executed,
+            held: held.collect(),
+            missing: missing.take(Status::MAX_MISSING).collect(),
+        }
+    }
+
+    fn held(&self, n: SequenceNumber) -> Held {
+        match self.log.get(n) {
+            Some(entry) if entry.committed.is_some() => Held::Committed,
+            Some(entry) if entry.prepared.is_some() => Held::Prepared,
+            Some(entry) if entry.pre_prepare.is_some() => Held::PrePrepared,
+            _ => Held::Nothing,
+        }
+    }
+
+    /// A STATUS from `from`.
+    ///
+    /// Effects: sends what `from` lacks and this replica holds, at most [`MAX_REPAIRED`] sequence numbers and not more
+    /// often than every half status interval, so that asking costs the asker more than the answerer.
+    /// Errors: `TooOften`.
+    pub(super) fn on_status(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        m: Status,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let pause = self.config.status_interval / 2;
+        match self.status_answered.get_mut(from.index()) {
+            Some(last) if last.0 != 0 && now.tick.since(*last) < pause => {
+                return Err(Rejection::TooOften);
+            }
+            Some(last) => *last = now.tick,
+            None => return Err(Rejection::WrongSender),
+        }
+        self.repair_checkpoints(from, &m, out);
+        self.repair_bodies(from, &m.missing, out);
+        self.repair_decided(from, &m, out);
+        if m.view == self.view {
+            let behind = self.log.numbers().filter(|n| *n > m.executed).take(MAX_REPAIRED);
+            for n in behind {
+                let ahead = n.0.saturating_sub(m.executed.0).saturating_sub(1);
+                let held = usize::try_from(ahead).ok().and_then(|k| m.held.get(k));
+                self.repair(from, n, held.copied().unwrap_or(Held::Nothing), out);
+            }
+        }
+        Ok(())
+    }
+
+    fn repair_checkpoints(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+        let to = Destination::Replica(from);
+        if m.stable < self.log.low() {
+            for checkpoint in self.checkpoints.stable_certificate().iter() {
+                self.send(to, Message::Checkpoint(*checkpoint), None, out);
+            }
+        }
+        for checkpoint in self.checkpoints.votes_of(self.config.me) {
+            self.send(to, Message::Checkpoint(*checkpoint), None, out);
+        }
+    }
+
+    fn repair_bodies(&self, from: ReplicaId, missing: &[Digest], out: &mut Vec<Output>) {
+        let bodies = self.log.batches().flat_map(|batch| &batch.requests);
+        for named in bodies.filter(|named| missing.contains(&named.digest)) {
+            if let Some(body) = &named.body {
+                let message = Message::Request((**body).clone());
+                self.send(Destination::Replica(from), message, None, out);
+            }
+        }
+    }
+
+    /// Tells one that lags what was decided, where this replica has discarded its votes or the primary passed it over.
+    fn repair_decided(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+        for k in 0..MAX_REPAIRED {
+            let n = m.executed.next().plus(k as u64);
+            let passed_over = !matches!(m.held.get(k), Some(held) if *held > Held::Nothing);
+            let Some(batch) = self.log.committed(n).filter(|_| n <= self.executed) else { return };
+            if n <= self.log.low() || passed_over && !self.is_primary() {
+                let batch_entries = batch.entries(self.config.inline_bytes);
+                let claim = Committed { n, time: batch.time, batch: batch_entries };
+                self.send(Destination::Replica(from), Message::Committed(claim), None, out);
+            }
+        }
+    }
+
+    /// A COMMITTED claim from `from`. (decision 4)
+    ///
+    /// Errors: `OutsideWaterMarks`; `Duplicate`, for a second claim of one replica.
+    pub(super) fn on_committed(
+        &mut self,
+        from: ReplicaId,
+        m: Committed,
+        proofs: &[(Digest, Proof)],
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let (n, known) = (m.n, self.log.entry(m.n)?);
+        let claimed = known.decisions.iter().any(|decision| decision.claims.contains(&from));
+        if known.committed.is_some() || claimed {
+            return Err(Rejection::Duplicate);
+        }
+        let batch = NamedBatch::new(m.time, self.named_requests(n, &m.batch, proofs));
+        let entry = self.log.entry(n)?;
+        let same = |decision: &&mut Decision| decision.batch.digest == batch.digest;
+        match entry.decisions.iter_mut().find(same) {
+            Some(decision) => decision.claims.push(from),
+            None => entry.decisions.push(Decision { batch, claims: Vec::from([from]) }),
+        }
+        self.decide(n, out);
+        Ok(())
+    }
+
+    /// Installs the batch that f+1 replicas, one of them correct, claim to be committed-local at `n`.
+    ///
+    /// The votes of this replica stay what they were: claims never alter P or Q.
+    pub(super) fn decide(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        let weak = self.config.size.weak();
+        let Some(entry) = self.log.get(n) else { return };
+        let decided = entry.decisions.iter().find(|decision| decision.claims.len() >= weak);
+        let (Some(decision), true) = (decided, entry.committed.is_none()) else { return };
+        let Some(batch) = decision.batch.batch() else { return };
+        let named = decision.batch.clone();
+        let record =
+            Record::Decided { n, digest: named.digest, batch: alloc::sync::Arc::new(batch) };
+        let after = self.persist(record, out);
+        if let Some(entry) = self.log.get_mut(n) {
+            entry.committed = Some((named, after));
+            entry.decisions.clear();
+        }
+        self.execute_committed(out);
+    }
+
+    /// Sends this replica's own part in `n` to one that has come no further than `held`.
+    fn repair(&self, from: ReplicaId, n: SequenceNumber, held: Held, out: &mut Vec<Output>) {
+        let Some(entry) = self.log.get(n) else { return };
+        let (Some(accepted), Some(_)) = (&entry.pre_prepare, entry.voted) else { return };
+        let (to, view, digest) = (Destination::Replica(from), self.view, accepted.batch.digest);
+        if held < Held::PrePrepared && self.is_primary() {
+            self.send(to, self.pre_prepare(n, &accepted.batch), entry.voted, out);
+        }
+        if held < Held::Prepared && !self.is_primary() {
+            let message = Message::Prepare(Prepare { view, n, digest });
+            self.send(to, message, entry.voted, out);
+        }
+        if held < Held::Committed && entry.prepared.is_some() {
+            let message = Message::Commit(Commit { view, n, digest });
+            self.send(to, message, entry.prepared, out);
+        }
+    }
+}

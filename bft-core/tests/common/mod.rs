@@ -1,0 +1,265 @@
+//! A small group without a network: the tests say which message arrives when.
+
+#![allow(dead_code)]
+
+use bft_core::auth::{
+    Authority, Credential, Crypto, MacKey, PublicKey, RealCrypto, Signature, Tag,
+    request_signing_digest,
+};
+use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection};
+use bft_core::messages::{
+    Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest,
+};
+use bft_core::objects::Objects;
+use bft_core::replica::{Config, Replica};
+use bft_core::service::{Context, NotReadOnly, Service};
+use bft_core::tree::ObjectId;
+use bft_core::types::*;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub const GROUP: GroupId = GroupId(Digest([9; 32]));
+pub const SESSION: SessionId = SessionId { epoch: 1, nonce: 42 };
+const COUNT: ObjectId = ObjectId::new(0x80, 0, 0);
+
+/// A counter: any operation adds its first byte; asking is `get`.
+#[derive(Clone)]
+pub struct Counter;
+
+impl Service for Counter {
+    type Object = u64;
+
+    fn genesis(&self, objects: &mut Objects<u64>) {
+        objects.insert(COUNT, 0);
+    }
+
+    fn execute(&self, _: &Context, objects: &mut Objects<u64>, op: &[u8]) -> Bytes {
+        let count = objects.get_mut(COUNT).expect("made at genesis");
+        *count += u64::from(op.first().copied().unwrap_or(0));
+        Bytes::copy_from_slice(&count.to_le_bytes())
+    }
+
+    fn query(&self, _: &Context, objects: &Objects<u64>, op: &[u8]) -> Result<Bytes, NotReadOnly> {
+        if op != b"get" {
+            return Err(NotReadOnly);
+        }
+        let count = objects.get(COUNT).expect("made at genesis");
+        Ok(Bytes::copy_from_slice(&count.to_le_bytes()))
+    }
+}
+
+/// Cryptography by name: cheap, and only its owner makes it.
+pub struct Named(pub u8);
+
+impl Named {
+    pub fn public(name: u8) -> PublicKey {
+        PublicKey([name; 32])
+    }
+}
+
+impl Crypto for Named {
+    fn mac(&self, key: &MacKey, digest: &Digest) -> Tag {
+        RealCrypto::new(&[0; 32]).mac(key, digest)
+    }
+
+    fn sign(&self, digest: &Digest) -> Signature {
+        let mut bytes = [self.0; 64];
+        bytes[32..].copy_from_slice(&digest.0);
+        Signature(bytes)
+    }
+
+    fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+        signature.0[..32] == public.0 && signature.0[32..] == digest.0
+    }
+}
+
+/// The name of a client in [`Named`].
+pub const CLIENT: u8 = 100;
+
+pub struct Cluster {
+    pub replicas: Vec<Replica<Counter>>,
+    pub config: Config,
+    /// Messages on their way, oldest first.
+    pub wire: VecDeque<(ReplicaId, Destination, Message)>,
+    pub rejections: Vec<(ReplicaId, Rejection)>,
+    pub records: Vec<Vec<Record>>,
+    pub replies: Vec<(ReplicaId, Message)>,
+    pub now: Now,
+}
+
+impl Cluster {
+    pub fn new(n: u32, f: u32) -> Self {
+        Self::with(n, f, |config| config)
+    }
+
+    pub fn with(n: u32, f: u32, adjust: impl Fn(Config) -> Config) -> Self {
+        let size = ClusterSize::new(n, f).expect("a group");
+        let config = adjust(Config::new(size, ReplicaId(0)).with_window(4, 8));
+        let mut cluster = Self {
+            replicas: Vec::new(),
+            config,
+            wire: VecDeque::new(),
+            rejections: Vec::new(),
+            records: vec![Vec::new(); n as usize],
+            replies: Vec::new(),
+            now: Now { tick: Tick(1), wall: Time(1_000_000_000_000) },
+        };
+        for i in 0..n {
+            let config = Config { me: ReplicaId(i), ..config };
+            cluster.replicas.push(Replica::new(config, cluster.authority(i), Counter));
+        }
+        for i in 0..n {
+            let peer = Peer::Client(ClientId(0));
+            cluster.input(i, Input::Connected { peer, entropy: [i as u8; 32] });
+        }
+        cluster.deliver_all();
+        cluster
+    }
+
+    pub fn authority(&self, i: u32) -> Authority {
+        let n = self.config.size.n() as u8;
+        Authority::new(
+            GROUP,
+            self.config.size,
+            ReplicaId(i),
+            self.config.limits,
+            (0..n).map(Named::public).collect(),
+            Arc::new([Named::public(CLIENT), Named::public(CLIENT + 1)]),
+            Arc::new(Named(i as u8)),
+        )
+    }
+
+    pub fn input(&mut self, i: u32, input: Input) {
+        let mut outputs = Vec::new();
+        self.replicas[i as usize].handle(self.now, input, &mut outputs);
+        self.replicas[i as usize].check_invariants();
+        self.perform(i, outputs);
+    }
+
+    fn perform(&mut self, i: u32, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Persist { id, record } => {
+                    self.records[i as usize].push(record);
+                    self.input(i, Input::Persisted(id));
+                }
+                Output::Send { to: Destination::Client(_), message, .. } => {
+                    self.replies.push((ReplicaId(i), message));
+                }
+                Output::Send { to, message, .. } => {
+                    self.wire.push_back((ReplicaId(i), to, message))
+                }
+                Output::Job(Job::SignCheckpoint { n, digest, signed }) => {
+                    let signature = Named(i as u8).sign(&signed);
+                    let result = JobResult::CheckpointSigned { n, digest, signature };
+                    self.input(i, Input::JobDone(result));
+                }
+                Output::Rejected { why, .. } => self.rejections.push((ReplicaId(i), why)),
+                Output::SetTimer { .. } | Output::CancelTimer(_) => {}
+                Output::Alarm(alarm) => panic!("r{i}: {alarm}"),
+            }
+        }
+    }
+
+    /// Hands `message` from `from` to replica `to`.
+    pub fn give(&mut self, from: Peer, to: u32, message: Message) {
+        match self.replicas[to as usize].verify(from, message) {
+            Ok(verified) => self.input(to, Input::Message(verified)),
+            Err(why) => self.rejections.push((ReplicaId(to), why)),
+        }
+    }
+
+    /// Delivers everything, oldest first, for which `passes` holds; the rest is lost.
+    pub fn deliver(&mut self, mut passes: impl FnMut(ReplicaId, ReplicaId, &Message) -> bool) {
+        let mut steps = 0;
+        while let Some((from, to, message)) = self.wire.pop_front() {
+            steps += 1;
+            assert!(steps < 100_000, "the group never comes to rest");
+            let targets: Vec<_> = match to {
+                Destination::Replicas => {
+                    self.config.size.replicas().filter(|i| *i != from).collect()
+                }
+                Destination::Replica(i) => vec![i],
+                Destination::Client(_) => continue,
+            };
+            for target in targets {
+                if passes(from, target, &message) {
+                    self.give(Peer::Replica(from), target.0, message.clone());
+                }
+            }
+        }
+    }
+
+    pub fn deliver_all(&mut self) {
+        self.deliver(|_, _, _| true);
+    }
+
+    /// A request of client 0, signed.
+    pub fn request(seq: u64, op: &'static [u8]) -> SignedRequest {
+        let operation = Operation::Service(Bytes::from_static(op));
+        let request =
+            Request { client: ClientId(0), session: SESSION, slot: Slot(0), seq, operation };
+        Self::signed(request)
+    }
+
+    pub fn signed(request: Request) -> SignedRequest {
+        let signed = request_signing_digest(GROUP, &request.digest());
+        let credential = Credential::Signature(Named(CLIENT).sign(&signed));
+        SignedRequest { request, credential, replier: ReplicaId(0) }
+    }
+
+    /// Client 0 opens its session.
+    pub fn open_session(&mut self) {
+        let request = Request {
+            client: ClientId(0),
+            session: SESSION,
+            slot: Slot(0),
+            seq: 0,
+            operation: Operation::CreateSession,
+        };
+        self.ask(0, Self::signed(request));
+        self.deliver_all();
+        self.replies.clear();
+    }
+
+    /// Client 0 sends `request` to replica `to` over its own link.
+    pub fn ask(&mut self, to: u32, request: SignedRequest) {
+        self.give(Peer::Client(ClientId(0)), to, Message::Request(request));
+    }
+
+    /// What the replicas answered to `seq`: who, in which batch, and the counter.
+    pub fn answers(&self, seq: u64) -> Vec<(ReplicaId, SequenceNumber, u64)> {
+        let answers = self.replies.iter().filter_map(|(from, message)| match message {
+            Message::Reply(reply) if reply.seq == seq => match &reply.outcome {
+                Outcome::Result(ResultBody::Whole(result)) => {
+                    let count = u64::from_le_bytes(result[..].try_into().expect("eight bytes"));
+                    Some((*from, reply.n, count))
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        answers.collect()
+    }
+
+    pub fn executed(&self) -> Vec<u64> {
+        self.replicas.iter().map(|replica| replica.executed().0).collect()
+    }
+
+    pub fn digests(&mut self) -> Vec<Digest> {
+        self.replicas.iter().map(|replica| replica.objects().clone().digest()).collect()
+    }
+
+    /// Everyone's STATUS timer fires, and everything that follows arrives.
+    pub fn repair(&mut self) {
+        for _ in 0..4 {
+            self.now.tick = Tick(self.now.tick.0 + 1_000_000);
+            self.now.wall = Time(self.now.wall.0 + 1_000_000_000);
+            for i in 0..self.replicas.len() as u32 {
+                self.input(i, Input::Timeout(bft_core::io::Timer::Status));
+            }
+            self.deliver_all();
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! Tests named after the papers' sentences. [CL99] is OSDI'99, [CL00] OSDI'00, [CL02] TOCS'02.
+
+mod common;
+
+use bft_core::auth::Credential;
+use bft_core::io::{Input, Record, Rejection};
+use bft_core::messages::{
+    BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
+    ResultBody, SessionId, batch_digest,
+};
+use bft_core::replica::{Config, Replica, Snapshot};
+use bft_core::types::*;
+use bytes::Bytes;
+use common::{Cluster, Counter, SESSION};
+
+/// A PRE-PREPARE of the primary of view 0 for one request, and its digest.
+fn pre_prepare(n: u64, time: u64, seq: u64, op: &'static [u8]) -> (Message, Digest) {
+    let request = Cluster::request(seq, op);
+    let digest = batch_digest(Time(time), [request.request.digest()].into_iter());
+    let batch = vec![BatchEntry::Inline(request)];
+    let m = PrePrepare { view: View(0), n: SequenceNumber(n), time: Time(time), batch };
+    (Message::PrePrepare(m), digest)
+}
+
+fn prepare(n: u64, digest: Digest) -> Message {
+    Message::Prepare(Prepare { view: View(0), n: SequenceNumber(n), digest })
+}
+
+fn commit(n: u64, digest: Digest) -> Message {
+    Message::Commit(Commit { view: View(0), n: SequenceNumber(n), digest })
+}
+
+fn replica(i: u32) -> Peer {
+    Peer::Replica(ReplicaId(i))
+}
+
+const CLIENT: Peer = Peer::Client(ClientId(0));
+
+/// A group whose client has opened its session in batch 1.
+fn group() -> Cluster {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    group.rejections.clear();
+    group
+}
+
+/// [CL99 §4.2] "The replica executes the operation requested by m after ... all requests with lower sequence numbers."
+#[test]
+fn every_replica_executes_and_replies_with_the_same_result() {
+    let mut group = group();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver_all();
+    let expected: Vec<_> = (0..4).map(|i| (ReplicaId(i), SequenceNumber(2), 5)).collect();
+    let mut answers = group.answers(1);
+    answers.sort();
+    assert_eq!(answers, expected);
+    let digests = group.digests();
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+}
+
+/// [CL99 §4.2] "A backup accepts a pre-prepare message provided ... it is in view v".
+#[test]
+fn a_pre_prepare_of_another_view_is_refused() {
+    let mut group = group();
+    let (Message::PrePrepare(mut m), _) = pre_prepare(2, group.now.wall.0, 1, b"\x01") else {
+        unreachable!()
+    };
+    m.view = View(1);
+    group.give(replica(1), 2, Message::PrePrepare(m));
+    assert_eq!(group.rejections, [(ReplicaId(2), Rejection::WrongView)]);
+}
+
+#[test]
+fn a_pre_prepare_from_a_backup_is_refused() {
+    let mut group = group();
+    let (m, _) = pre_prepare(2, group.now.wall.0, 1, b"\x01");
+    group.give(replica(1), 2, m);
+    assert_eq!(group.rejections, [(ReplicaId(2), Rejection::NotPrimary)]);
+}
+
+/// [CL99 §4.2] "it has not accepted a pre-prepare message for view v and sequence number n containing a different digest".
+#[test]
+fn a_second_pre_prepare_with_another_digest_is_refused_and_the_first_stands() {
+    let mut group = group();
+    let (first, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x01");
+    let (second, _) = pre_prepare(2, group.now.wall.0, 1, b"\x02");
+    group.give(replica(0), 2, first.clone());
+    group.give(replica(0), 2, second);
+    group.give(replica(0), 2, first);
+    let why: Vec<_> = group.rejections.iter().map(|(_, why)| *why).collect();
+    assert_eq!(why, [Rejection::ConflictingPrePrepare, Rejection::Duplicate]);
+    let votes = group.wire.iter().filter(|(_, _, m)| *m == prepare(2, digest)).count();
+    assert_eq!(votes, 1, "one PREPARE, for the first");
+}
+
+/// [CL99 §4.2] "the sequence number in the pre-prepare message is between a low water mark, h, and a high water mark, H".
+#[test]
+fn a_pre_prepare_outside_the_water_marks_is_refused() {
+    let mut group = group();
+    for n in [0, 9, u64::MAX] {
+        let (m, _) = pre_prepare(n, group.now.wall.0, 1, b"\x01");
+        group.give(replica(0), 1, m);
+    }
+    assert_eq!(group.rejections, [(ReplicaId(1), Rejection::OutsideWaterMarks); 3]);
+}
+
+/// [CL99 §4.2] "prepared(m, v, n, i) is true iff replica i has inserted in its log ... 2f prepares from different backups".
+#[test]
+fn a_backup_commits_only_after_2f_matching_prepares_of_distinct_backups() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x01");
+    group.give(replica(0), 1, m);
+    let committed = |group: &Cluster| group.wire.iter().any(|(_, _, m)| *m == commit(2, digest));
+    group.give(replica(0), 1, prepare(2, digest));
+    assert!(!committed(&group), "the primary's PREPARE does not count");
+    assert_eq!(group.rejections, [(ReplicaId(1), Rejection::SenderIsPrimary)]);
+    group.give(replica(2), 1, prepare(2, Digest([1; 32])));
+    assert!(!committed(&group), "a PREPARE for another digest does not count");
+    group.give(replica(2), 1, prepare(2, digest));
+    assert!(!committed(&group), "a second vote of one replica does not count");
+    group.give(replica(3), 1, prepare(2, digest));
+    assert!(committed(&group), "its own and r3's are 2f");
+}
+
+/// [CL99 §4.2] "committed-local(m, v, n, i) is true iff prepared(m, v, n, i) is true and i has accepted 2f+1 commits".
+#[test]
+fn a_replica_executes_only_when_committed_local() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x01");
+    group.give(replica(2), 1, commit(2, digest));
+    group.give(replica(3), 1, commit(2, digest));
+    group.give(replica(0), 1, commit(2, digest));
+    assert_eq!(group.executed()[1], 1, "COMMITs before the PRE-PREPARE decide nothing");
+    group.give(replica(0), 1, m);
+    assert_eq!(group.executed()[1], 1, "nor before it is prepared");
+    group.give(replica(2), 1, prepare(2, digest));
+    assert_eq!(group.executed()[1], 2);
+}
+
+/// [CL99 §4.2] Requests execute in the order of their sequence numbers, whatever order they commit in.
+#[test]
+fn a_later_batch_waits_for_the_earlier() {
+    let mut group = group();
+    let wall = group.now.wall.0;
+    let batches = [pre_prepare(2, wall, 1, b"\x01"), pre_prepare(3, wall, 2, b"\x02")];
+    for (n, (m, digest)) in [(3, &batches[1]), (2, &batches[0])] {
+        group.give(replica(0), 1, m.clone());
+        group.give(replica(2), 1, prepare(n, *digest));
+        group.give(replica(2), 1, commit(n, *digest));
+        group.give(replica(3), 1, commit(n, *digest));
+        assert_eq!(group.executed()[1], if n == 3 { 1 } else { 3 });
+    }
+    assert_eq!(group.answers(1), [(ReplicaId(1), SequenceNumber(2), 1)]);
+    assert_eq!(group.answers(2), [(ReplicaId(1), SequenceNumber(3), 3)]);
+}
+
+/// [CL99 §4.1] "If the request has already been processed, the replicas simply re-send the reply".
+#[test]
+fn a_duplicate_request_is_answered_from_the_table_and_not_executed_again() {
+    let mut group = group();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver_all();
+    group.replies.clear();
+    for i in 0..4 {
+        group.ask(i, Cluster::request(1, b"\x05"));
+    }
+    group.deliver_all();
+    let answers = group.answers(1);
+    assert_eq!(answers.len(), 4);
+    assert!(answers.iter().all(|(_, n, count)| (*n, *count) == (SequenceNumber(2), 5)));
+    assert_eq!(group.executed(), [2; 4]);
+}
+
+/// Decision 5: seq must be last + 1; the same seq with another digest is refused, and an old one too.
+#[test]
+fn a_slot_runs_each_seq_once() {
+    let mut group = group();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.ask(0, Cluster::request(1, b"\x06"));
+    group.deliver_all();
+    group.ask(0, Cluster::request(1, b"\x06"));
+    group.ask(0, Cluster::request(0, b"\x05"));
+    let why: Vec<_> = group.rejections.iter().map(|(_, why)| *why).collect();
+    assert_eq!(why, [Rejection::SlotConflict, Rejection::SlotConflict, Rejection::OldRequest]);
+    group.ask(0, Cluster::request(3, b"\x07"));
+    group.deliver_all();
+    assert_eq!(group.executed(), [2; 4], "seq 3 waits for seq 2");
+    group.ask(0, Cluster::request(2, b"\x07"));
+    group.deliver_all();
+    assert_eq!(group.answers(2).len(), 4);
+}
+
+/// B-11: a primary that orders a request twice makes it execute once.
+#[test]
+fn a_request_ordered_twice_executes_once() {
+    let mut group = group();
+    let wall = group.now.wall.0;
+    for n in [2, 3] {
+        let (m, digest) = pre_prepare(n, wall + n, 1, b"\x05");
+        group.give(replica(0), 1, m);
+        for i in [2, 3] {
+            group.give(replica(i), 1, prepare(n, digest));
+            group.give(replica(i), 1, commit(n, digest));
+        }
+    }
+    assert_eq!(group.executed()[1], 3);
+    let answers = group.answers(1);
+    assert_eq!(answers, [(ReplicaId(1), SequenceNumber(2), 5); 2], "answered twice, alike");
+}
+
+/// Decision 5: a replayed CREATE-SESSION returns the stored answer, an older epoch is refused, a newer one ends the session.
+#[test]
+fn a_session_lives_until_a_newer_epoch() {
+    let mut group = group();
+    let create = |epoch| {
+        Cluster::signed(Request {
+            client: ClientId(0),
+            session: SessionId { epoch, nonce: 42 },
+            slot: Slot(0),
+            seq: 0,
+            operation: Operation::CreateSession,
+        })
+    };
+    group.ask(0, create(1));
+    group.deliver_all();
+    assert_eq!(group.executed(), [1; 4], "an exact repeat is not ordered again");
+    group.ask(0, create(7));
+    group.deliver_all();
+    group.replies.clear();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    assert_eq!(group.replies, [(ReplicaId(0), Message::SessionEnded(SESSION))]);
+    group.ask(0, create(1));
+    group.deliver_all();
+    assert_eq!(group.answers(1), []);
+}
+
+/// Decision 6: a MAC that is good for the primary only stalls nothing once f backups vouch; and nobody votes before that.
+#[test]
+fn a_request_that_a_backup_cannot_check_is_held_until_f_backups_vouch() {
+    let mut group = group();
+    let mut request = Cluster::request(1, b"\x05");
+    request.credential = Credential::Authenticator(vec![
+        (
+            bft_core::auth::KeyId(0),
+            bft_core::auth::Tag::new([0; 16])
+        );
+        4
+    ]);
+    let digest = batch_digest(group.now.wall, [request.request.digest()].into_iter());
+    let batch = vec![BatchEntry::Inline(request)];
+    let m = PrePrepare { view: View(0), n: SequenceNumber(2), time: group.now.wall, batch };
+    group.give(replica(0), 1, Message::PrePrepare(m));
+    assert!(group.wire.is_empty(), "no vote for what nobody vouches for");
+    group.give(replica(0), 1, prepare(2, digest));
+    assert!(group.wire.is_empty(), "the primary's word is not enough");
+    group.give(replica(2), 1, prepare(2, digest));
+    assert!(group.wire.iter().any(|(_, _, m)| *m == prepare(2, digest)));
+}
+
+/// Decision 6: the same request over the client's own link is proof enough.
+#[test]
+fn a_held_batch_goes_on_when_the_client_brings_the_request_itself() {
+    let mut group = group();
+    let mut request = Cluster::request(1, b"\x05");
+    let signed = request.credential.clone();
+    request.credential = Credential::Authenticator(vec![
+        (
+            bft_core::auth::KeyId(0),
+            bft_core::auth::Tag::new([0; 16])
+        );
+        4
+    ]);
+    let digest = batch_digest(group.now.wall, [request.request.digest()].into_iter());
+    let batch = vec![BatchEntry::Inline(request.clone())];
+    let m = PrePrepare { view: View(0), n: SequenceNumber(2), time: group.now.wall, batch };
+    group.give(replica(0), 1, Message::PrePrepare(m));
+    request.credential = signed;
+    group.give(CLIENT, 1, Message::Request(request));
+    assert!(group.wire.iter().any(|(_, _, m)| *m == prepare(2, digest)));
+}
+
+/// Decision 7: a proposed time too far ahead of, or behind, a backup's clock gets no vote of its own.
+#[test]
+fn a_false_time_gets_no_vote() {
+    let mut group = group();
+    let hour = 3_600_000_000_000;
+    let times = [group.now.wall.0 + hour, group.now.wall.0 - hour.min(group.now.wall.0)];
+    for (i, time) in times.into_iter().enumerate() {
+        let (m, _) = pre_prepare(2 + i as u64, time, 1, b"\x05");
+        group.give(replica(0), 1, m);
+    }
+    assert!(group.wire.is_empty());
+}
+
+/// [CL99 §4.3] "A checkpoint with a proof is a stable checkpoint": 2f+1, and then the log is truncated.
+#[test]
+fn the_log_is_truncated_when_2f_plus_1_replicas_signed_the_state() {
+    let mut group = group();
+    for seq in 1..=3 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver(|from, _, m| !matches!(m, Message::Checkpoint(_)) || from.0 < 2);
+    }
+    assert_eq!(group.executed(), [4; 4]);
+    let stable = |group: &Cluster| -> Vec<u64> {
+        group.replicas.iter().map(|replica| replica.health(0).stable.0).collect()
+    };
+    assert_eq!(
+        stable(&group),
+        [0, 0, 4, 4],
+        "r0 and r1 have heard of two only, their own included"
+    );
+    group.repair();
+    assert_eq!(stable(&group), [4; 4]);
+}
+
+/// [CL99 §4.3] The high water mark stops the primary until a checkpoint is stable.
+#[test]
+fn the_primary_does_not_propose_beyond_the_high_water_mark() {
+    let mut group = group();
+    for seq in 1..=8 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver(|_, _, m| !matches!(m, Message::Checkpoint(_)));
+    }
+    assert_eq!(group.executed(), [8; 4], "seq 8 would be batch 9");
+    group.repair();
+    assert_eq!(group.executed(), [9; 4]);
+}
+
+/// [CL02 §5.2] What the network lost is sent again.
+#[test]
+fn a_replica_that_missed_everything_catches_up_by_status() {
+    let mut group = group();
+    for seq in 1..=10 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver(|_, to, _| to != ReplicaId(3));
+    }
+    assert_eq!(group.executed()[3], 1);
+    assert!(group.executed()[0] >= 11, "three of four go on");
+    group.repair();
+    assert_eq!(group.executed(), [11; 4]);
+    let digests = group.digests();
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+}
+
+/// Decision 4: f claims of commitment decide nothing, f+1 do.
+#[test]
+fn a_decided_batch_needs_f_plus_1_claims() {
+    let mut group = group();
+    let request = Cluster::request(1, b"\x05");
+    let claim = |request: &bft_core::messages::SignedRequest| {
+        Message::Committed(bft_core::messages::Committed {
+            n: SequenceNumber(2),
+            time: Time(1_000_000_000_001),
+            batch: vec![BatchEntry::Inline(request.clone())],
+        })
+    };
+    group.give(replica(2), 1, claim(&request));
+    group.give(replica(2), 1, claim(&request));
+    assert_eq!(group.executed()[1], 1);
+    group.give(replica(3), 1, claim(&Cluster::request(1, b"\x06")));
+    assert_eq!(group.executed()[1], 1, "claims for different batches are not counted together");
+    group.give(replica(0), 1, claim(&request));
+    assert_eq!(group.executed()[1], 2);
+    assert!(group.wire.is_empty(), "a claim makes nobody vote");
+}
+
+/// Decision 2: a read matches on the result and on the version of what it saw.
+#[test]
+fn a_read_answers_at_once_with_the_version_of_what_it_saw() {
+    let mut group = group();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver_all();
+    group.replies.clear();
+    let op = Bytes::from_static(b"get");
+    let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
+    group.give(CLIENT, 3, Message::Read(read.clone()));
+    let expected = ReadReply {
+        view: View(0),
+        session: SESSION,
+        attempt: 1,
+        version: SequenceNumber(2),
+        result: Some(ResultBody::Whole(Bytes::copy_from_slice(&5u64.to_le_bytes()))),
+    };
+    assert_eq!(group.replies, [(ReplicaId(3), Message::ReadReply(expected))]);
+    group.replies.clear();
+    let op = Bytes::from_static(b"\x05");
+    group.give(CLIENT, 3, Message::Read(Read { op, ..read }));
+    let [(_, Message::ReadReply(refused))] = &group.replies[..] else { panic!("one answer") };
+    assert_eq!(refused.result, None, "a write is not read-only, whatever the client claims");
+}
+
+/// Contract 5: Q before PREPARE, P before COMMIT and before the reply.
+#[test]
+fn what_must_be_durable_is_named_before_what_it_allows() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+    let verified = group.replicas[1].verify(replica(0), m).unwrap();
+    let mut outputs = Vec::new();
+    group.replicas[1].handle(group.now, Input::Message(verified), &mut outputs);
+    for from in [2, 3] {
+        for m in [prepare(2, digest), commit(2, digest)] {
+            let verified = group.replicas[1].verify(replica(from), m).unwrap();
+            group.replicas[1].handle(group.now, Input::Message(verified), &mut outputs);
+        }
+    }
+    let lines: Vec<_> = outputs.iter().map(ToString::to_string).collect();
+    let d = digest.short(2);
+    let at = |wanted: &str| {
+        lines
+            .iter()
+            .position(|line| line.starts_with(wanted))
+            .unwrap_or_else(|| panic!("{wanted}: {lines:#?}"))
+    };
+    let (q, p) =
+        (at(&format!("persist p3 Q v=0 n=2 d={d}")), at(&format!("persist p4 P v=0 n=2 d={d}")));
+    assert!(q < at(&format!("-> all PREPARE v=0 n=2 d={d} after p3")));
+    assert!(p < at(&format!("-> all COMMIT v=0 n=2 d={d} after p4")));
+    assert!(p < at("-> c0 REPLY v=0 slot=0 seq=1 n=2 after p4"));
+}
+
+/// Contract 5: `recover` is the inverse of what was persisted; a recovered replica votes as it voted and goes on.
+#[test]
+fn a_replica_recovers_from_its_records_and_goes_on() {
+    let mut group = group();
+    for seq in 1..=5 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver_all();
+    }
+    let snapshot = group.replicas[2].stable_snapshot();
+    let stable = |record: &Record| matches!(record, Record::Stable { .. });
+    let first = group.records[2].iter().rposition(stable).expect("n=4 is stable");
+    let config = Config { me: ReplicaId(2), ..group.config };
+    let records = &group.records[2][first..];
+    let recovered = Replica::recover(config, group.authority(2), Counter, snapshot, records);
+    group.replicas[2] = recovered.expect("the records are whole");
+    assert_eq!(group.executed(), [6, 6, 4, 6]);
+    group.replies.clear();
+    let op = Bytes::from_static(b"get");
+    let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
+    group.give(CLIENT, 2, Message::Read(read));
+    assert_eq!(
+        group.replies,
+        [],
+        "no read before it has executed what it may have executed before"
+    );
+    group.repair();
+    assert_eq!(group.executed(), [6; 4]);
+    group.ask(0, Cluster::request(6, b"\x01"));
+    group.deliver_all();
+    assert_eq!(group.answers(6).len(), 4);
+}
+
+#[test]
+fn a_replica_does_not_recover_from_another_checkpoint() {
+    let mut group = group();
+    for seq in 1..=5 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver_all();
+    }
+    let config = Config { me: ReplicaId(2), ..group.config };
+    let genesis = Replica::new(config, group.authority(2), Counter).stable_snapshot();
+    let wrong = Snapshot { n: SequenceNumber(4), objects: genesis.objects };
+    let result = Replica::recover(config, group.authority(2), Counter, wrong, &group.records[2]);
+    assert!(result.is_err());
+}
+
+/// A group of one: the same code, nobody to wait for.
+#[test]
+fn an_unreplicated_service_is_a_group_of_one() {
+    let mut group = Cluster::new(1, 0);
+    group.open_session();
+    for seq in 1..=20 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver_all();
+    }
+    assert_eq!(group.answers(20), [(ReplicaId(0), SequenceNumber(21), 20)]);
+    assert_eq!(group.replicas[0].health(0).stable, SequenceNumber(20));
+}
+
+/// With n = 7 and f = 2 a quorum is 5: two may be away, three may not.
+#[test]
+fn seven_replicas_survive_two_and_stall_without_three() {
+    let mut group = Cluster::new(7, 2);
+    group.open_session();
+    group.ask(0, Cluster::request(1, b"\x01"));
+    group.deliver(|from, to, _| from.0 < 5 && to.0 < 5);
+    assert_eq!(group.answers(1).len(), 5);
+    group.ask(0, Cluster::request(2, b"\x01"));
+    group.deliver(|from, to, _| from.0 < 4 && to.0 < 4);
+    assert_eq!(group.answers(2), []);
+}
+
+/// B-16: who votes is who the link says; a client votes for nobody.
+#[test]
+fn a_client_cannot_vote() {
+    let mut group = group();
+    group.give(CLIENT, 1, prepare(2, Digest([1; 32])));
+    group.give(CLIENT, 1, commit(2, Digest([1; 32])));
+    assert_eq!(group.rejections, [(ReplicaId(1), Rejection::WrongSender); 2]);
+}
+
+/// A client may not speak for another.
+#[test]
+fn a_request_over_another_clients_link_is_refused() {
+    let mut group = group();
+    let other = Peer::Client(ClientId(1));
+    group.give(other, 0, Message::Request(Cluster::request(1, b"\x05")));
+    assert_eq!(group.rejections, [(ReplicaId(0), Rejection::WrongSender)]);
+}
+
+/// A large request is ordered by digest; a replica without it does not vote until it has come. (decision 8)
+#[test]
+fn a_large_request_is_ordered_by_digest_and_fetched_where_it_is_missing() {
+    static LARGE: [u8; 20_000] = [1; 20_000];
+    let mut group = group();
+    let request = Cluster::request(1, &LARGE);
+    for i in 0..3 {
+        group.ask(i, request.clone());
+    }
+    group.deliver(|_, to, m| to != ReplicaId(3) || !matches!(m, Message::Request(_)));
+    assert_eq!(group.executed(), [2, 2, 2, 1]);
+    group.repair();
+    assert_eq!(group.executed(), [2; 4]);
+}
