@@ -1,0 +1,188 @@
+//! The deterministic file-system state machine.
+//!
+//! Every replica runs the same operations in the same order on the same objects and comes to the same bytes. So nothing
+//! here reads a clock, a random number or the order of a hash table: time and sequence numbers come with the operation.
+//!
+//! One [`op::FsOp`] is one kernel request; [`object`] says what is stored, [`fsck`] what must hold of it at all times.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod cost;
+pub mod fsck;
+mod name;
+pub mod object;
+pub mod op;
+mod ops;
+mod permission;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use ops::{MAX_DEPTH, MAX_FILE_SIZE};
+pub use state::State;
+
+use alloc::boxed::Box;
+use bft_core::service::{Context, NotReadOnly, Service};
+use bytes::Bytes;
+use object::{Body, InodeRecord, Object, SUPER_ID, Super, inode_id};
+use op::{FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Timestamp};
+use permission::MODE_BITS;
+use state::{Reader, Writer};
+
+/// What all replicas of a group must have in common besides their state: with another configuration a replica would
+/// answer otherwise, and count as faulty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSystemConfig {
+    /// What the file system may take of memory, by the estimates of [`cost`]. Units: bytes.
+    pub memory_budget: u64,
+    /// The root directory as genesis makes it. 12 bits.
+    pub root_mode: u16,
+    pub root_uid: u32,
+    pub root_gid: u32,
+}
+
+impl Default for FileSystemConfig {
+    /// 1 GiB, and a root directory of root's that all may read.
+    fn default() -> Self {
+        Self { memory_budget: 1 << 30, root_mode: 0o755, root_uid: 0, root_gid: 0 }
+    }
+}
+
+/// The file system as a replicated service.
+#[derive(Clone, Debug)]
+pub struct FileSystem {
+    config: FileSystemConfig,
+}
+
+impl FileSystem {
+    /// A file system with this configuration.
+    pub fn new(config: FileSystemConfig) -> Self {
+        Self { config }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &FileSystemConfig {
+        &self.config
+    }
+
+    /// Executes `request`. An error leaves the state as it was, to the last version number.
+    pub fn apply(&self, ctx: &Context, state: &mut State, request: &FsRequest) -> FsResult {
+        if let Some(result) = self.answer(state, request) {
+            return result;
+        }
+        let mut writer = Writer {
+            state,
+            caller: &request.caller,
+            now: Timestamp::from_nanoseconds(ctx.time.0),
+            generation: ctx.n.0,
+            memory_budget: self.config.memory_budget,
+        };
+        writer.run(&request.op)
+    }
+
+    /// Answers `request` if it changes nothing, also when that is because it cannot be right.
+    fn answer(&self, state: &State, request: &FsRequest) -> Option<FsResult> {
+        if request.caller.groups.len() > MAX_GROUPS {
+            return Some(Err(FsError::Invalid));
+        }
+        let reader = Reader { state, caller: &request.caller };
+        match &request.op {
+            FsOp::Null { result, .. } => Some(reader.null(*result)),
+            FsOp::Lookup { parent, name } => Some(reader.lookup(*parent, name)),
+            FsOp::GetAttributes { inode } => Some(reader.attributes(*inode)),
+            FsOp::ReadLink { inode } => Some(reader.read_link(*inode)),
+            FsOp::Read { inode, offset, count } => Some(reader.read(*inode, *offset, *count)),
+            FsOp::ReadDirectory { inode, cookie, budget } => {
+                Some(reader.read_directory(*inode, *cookie, *budget))
+            }
+            FsOp::StatFs => Some(reader.stat_fs(self.config.memory_budget)),
+            FsOp::Access { inode, mask } => Some(reader.access(*inode, *mask)),
+            _ => None,
+        }
+    }
+}
+
+impl Writer<'_> {
+    fn run(&mut self, op: &FsOp) -> FsResult {
+        match op {
+            FsOp::SetAttributes { inode, set } => self.set_attributes(*inode, set),
+            FsOp::Create { parent, name, mode, how } => self.create(*parent, name, *mode, *how),
+            FsOp::MakeDirectory { parent, name, mode } => self.make_directory(*parent, name, *mode),
+            FsOp::MakeNode { parent, name, kind, mode, device } => {
+                self.make_node(*parent, name, *kind, *mode, *device)
+            }
+            FsOp::Symlink { parent, name, target } => self.symlink(*parent, name, target),
+            FsOp::Link { inode, parent, name } => self.link(*inode, *parent, name),
+            FsOp::Unlink { parent, name } => self.unlink(*parent, name),
+            FsOp::RemoveDirectory { parent, name } => self.remove_directory(*parent, name),
+            FsOp::Rename { from, name, to, new_name, how } => {
+                self.rename(*from, name, *to, new_name, *how)
+            }
+            FsOp::Write { inode, offset, data } => self.write(*inode, *offset, data),
+            // Being executed in order is all that a sync asks for.
+            FsOp::Sync { inode } => self.reader().attributes(*inode),
+            FsOp::Null { .. }
+            | FsOp::Lookup { .. }
+            | FsOp::GetAttributes { .. }
+            | FsOp::ReadLink { .. }
+            | FsOp::Read { .. }
+            | FsOp::ReadDirectory { .. }
+            | FsOp::StatFs
+            | FsOp::Access { .. } => unreachable!("what changes nothing was answered before"),
+        }
+    }
+}
+
+impl Service for FileSystem {
+    type Object = Object;
+
+    /// Makes the root directory. Times are 1970: there is no agreed time yet.
+    fn genesis(&self, objects: &mut State) {
+        let root = InodeRecord {
+            generation: 0,
+            size: 0,
+            pages: 0,
+            accessed: Timestamp::default(),
+            modified: Timestamp::default(),
+            changed: Timestamp::default(),
+            links: 2,
+            uid: self.config.root_uid,
+            gid: self.config.root_gid,
+            mode: self.config.root_mode & MODE_BITS,
+            body: Body::Directory { parent: ROOT, entries: 0 },
+        };
+        let totals = Super { next_inode: ROOT.0 + 1, inodes: 1, bytes: cost::inode(&root.body) };
+        objects.insert(SUPER_ID, Object::Super(totals));
+        if let Some(id) = inode_id(ROOT) {
+            objects.insert(id, Object::Inode(Box::new(root)));
+        }
+    }
+
+    /// The result of the canonical [`FsRequest`] `op`; `Invalid` for any other bytes.
+    fn execute(&self, ctx: &Context, objects: &mut State, op: &[u8]) -> Bytes {
+        let result = match op::decode_request(op) {
+            Some(request) => self.apply(ctx, objects, &request),
+            None => Err(FsError::Invalid),
+        };
+        op::encode_result(&result)
+    }
+
+    /// What [`Service::execute`] would answer. Bytes that are no request change nothing, so they are answered too.
+    fn query(&self, _: &Context, objects: &State, op: &[u8]) -> Result<Bytes, NotReadOnly> {
+        let result = match op::decode_request(op) {
+            Some(request) => self.answer(objects, &request).ok_or(NotReadOnly)?,
+            None => Err(FsError::Invalid),
+        };
+        Ok(op::encode_result(&result))
+    }
+}

@@ -1,0 +1,415 @@
+//! What a client asks of the file system and what it is told: one kernel request is one [`FsOp`].
+//!
+//! Names are bytes. Every reply carries the attributes that a kernel wants next, so no request needs a second one.
+
+use alloc::vec::Vec;
+use borsh::{BorshDeserialize, BorshSerialize};
+use core::fmt;
+
+/// An inode number. Never used twice, so a handle to what is gone is stale for ever.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub struct Inode(pub u64);
+
+/// The root directory, as FUSE and the kernel number it.
+pub const ROOT: Inode = Inode(1);
+
+/// On whose behalf an operation runs.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups, at most [`MAX_GROUPS`].
+    pub groups: Vec<u32>,
+}
+
+/// A point in time of a file. Units: seconds since 1970 (negative before it) and nanoseconds below 1,000,000,000.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize,
+)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+impl Timestamp {
+    /// The time `nanoseconds` after 1970 began.
+    pub fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self {
+            seconds: (nanoseconds / NANOSECONDS) as i64,
+            nanoseconds: (nanoseconds % NANOSECONDS) as u32,
+        }
+    }
+
+    /// Whether the nanoseconds are less than a second.
+    pub fn is_valid(self) -> bool {
+        u64::from(self.nanoseconds) < NANOSECONDS
+    }
+}
+
+/// Nanoseconds in a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// How a time is set. [utimensat(2)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum SetTime {
+    /// UTIME_NOW: agreed time.
+    Now,
+    At(Timestamp),
+}
+
+/// What kind of thing an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// The attributes of an inode. [stat(2)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Attributes {
+    pub inode: Inode,
+    /// Distinguishes this inode from any other that a handle may mean.
+    pub generation: u64,
+    pub kind: Kind,
+    /// Permission bits, set-id and sticky bits: 12 bits.
+    pub mode: u16,
+    pub links: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Device number of a device, else 0.
+    pub device: u32,
+    /// Units: bytes.
+    pub size: u64,
+    /// Units: 512 bytes, as st_blocks.
+    pub blocks: u64,
+    pub accessed: Timestamp,
+    pub modified: Timestamp,
+    pub changed: Timestamp,
+}
+
+/// How a file is created. [open(2), RFC 1813 §3.3.8]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum CreateMode {
+    /// An existing file is opened as it is.
+    Unchecked,
+    /// O_EXCL: an existing name is EEXIST.
+    Guarded,
+    /// O_EXCL that survives a repeat: the file remembers the verifier, and the same verifier succeeds again.
+    Exclusive(u64),
+}
+
+/// Which attributes to change; nothing means "leave it". [chmod(2), chown(2), truncate(2), utimensat(2)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SetAttributes {
+    pub mode: Option<u16>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub accessed: Option<SetTime>,
+    pub modified: Option<SetTime>,
+}
+
+/// An operation on the file system.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FsOp {
+    /// Does nothing and answers `Done`: the measure of the protocol's own cost, padded by `argument` and answered with `result` bytes.
+    Null {
+        argument: Vec<u8>,
+        result: u32,
+    },
+    Lookup {
+        parent: Inode,
+        name: Vec<u8>,
+    },
+    GetAttributes {
+        inode: Inode,
+    },
+    SetAttributes {
+        inode: Inode,
+        set: SetAttributes,
+    },
+    /// Creates a regular file. `mode`: 12 bits, the umask already applied.
+    Create {
+        parent: Inode,
+        name: Vec<u8>,
+        mode: u16,
+        how: CreateMode,
+    },
+    MakeDirectory {
+        parent: Inode,
+        name: Vec<u8>,
+        mode: u16,
+    },
+    /// Creates a fifo, a socket or a device.
+    MakeNode {
+        parent: Inode,
+        name: Vec<u8>,
+        kind: Kind,
+        mode: u16,
+        device: u32,
+    },
+    Symlink {
+        parent: Inode,
+        name: Vec<u8>,
+        target: Vec<u8>,
+    },
+    ReadLink {
+        inode: Inode,
+    },
+    /// Gives `inode` the further name `name`.
+    Link {
+        inode: Inode,
+        parent: Inode,
+        name: Vec<u8>,
+    },
+    Unlink {
+        parent: Inode,
+        name: Vec<u8>,
+    },
+    RemoveDirectory {
+        parent: Inode,
+        name: Vec<u8>,
+    },
+    Rename {
+        from: Inode,
+        name: Vec<u8>,
+        to: Inode,
+        new_name: Vec<u8>,
+        how: RenameMode,
+    },
+    /// At most [`MAX_IO`] bytes.
+    Read {
+        inode: Inode,
+        offset: u64,
+        count: u32,
+    },
+    /// At most [`MAX_IO`] bytes.
+    Write {
+        inode: Inode,
+        offset: u64,
+        data: bytes::Bytes,
+    },
+    /// Entries after `cookie` (0: from the start), as many as fit `budget`: an entry costs its name plus [`ENTRY_COST`] bytes.
+    ReadDirectory {
+        inode: Inode,
+        cookie: u64,
+        budget: u32,
+    },
+    StatFs,
+    /// Answers once every operation ordered before it is executed. The state is in memory at 2f+1 replicas.
+    Sync {
+        inode: Inode,
+    },
+    /// access(2): are all of the `mask` bits (read 4, write 2, execute 1) granted?
+    Access {
+        inode: Inode,
+        mask: u8,
+    },
+}
+
+/// What happens to an existing target. [renameat2(2)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum RenameMode {
+    Replace,
+    /// RENAME_NOREPLACE: EEXIST.
+    NoReplace,
+    /// RENAME_EXCHANGE: the two change places.
+    Exchange,
+}
+
+/// What the file system answers when an operation succeeds.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FsReply {
+    Done,
+    Padding(Vec<u8>),
+    /// The inode that was looked up, created, linked, changed or synced.
+    Attributes(Attributes),
+    Target(Vec<u8>),
+    /// `attributes` are those after the read; `eof` says that no byte follows `data`.
+    Data {
+        data: bytes::Bytes,
+        eof: bool,
+        attributes: Attributes,
+    },
+    Written {
+        count: u32,
+        attributes: Attributes,
+    },
+    /// Whole entries, ascending by cookie; `eof` says that none follows.
+    Entries {
+        entries: Vec<Entry>,
+        eof: bool,
+    },
+    StatFs(StatFs),
+}
+
+/// One name in a directory. "." and ".." are among them.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Entry {
+    pub name: Vec<u8>,
+    /// Where to go on after this entry. Stays valid while other entries come and go. Positive as an i64.
+    pub cookie: u64,
+    pub attributes: Attributes,
+}
+
+/// The file system as a whole. [statfs(2)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StatFs {
+    /// Units of `blocks` and `free_blocks`: bytes.
+    pub block_size: u32,
+    pub blocks: u64,
+    pub free_blocks: u64,
+    pub inodes: u64,
+    pub free_inodes: u64,
+}
+
+/// Why an operation failed. One value an errno; see errno(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum FsError {
+    /// EPERM
+    NotPermitted,
+    /// ENOENT
+    NotFound,
+    /// EIO: only the client's side answers this; the state machine never does.
+    Io,
+    /// EACCES
+    AccessDenied,
+    /// EEXIST
+    Exists,
+    /// EXDEV
+    CrossDevice,
+    /// ENOTDIR
+    NotDirectory,
+    /// EISDIR
+    IsDirectory,
+    /// EINVAL
+    Invalid,
+    /// EFBIG
+    FileTooLarge,
+    /// ENOSPC
+    NoSpace,
+    /// EROFS
+    ReadOnly,
+    /// EMLINK
+    TooManyLinks,
+    /// ENAMETOOLONG
+    NameTooLong,
+    /// ENOTEMPTY
+    NotEmpty,
+    /// ESTALE
+    Stale,
+    /// EOPNOTSUPP
+    NotSupported,
+}
+
+impl fmt::Display for FsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FsError::NotPermitted => "operation not permitted",
+            FsError::NotFound => "no such file or directory",
+            FsError::Io => "input/output error",
+            FsError::AccessDenied => "permission denied",
+            FsError::Exists => "file exists",
+            FsError::CrossDevice => "invalid cross-device link",
+            FsError::NotDirectory => "not a directory",
+            FsError::IsDirectory => "is a directory",
+            FsError::Invalid => "invalid argument",
+            FsError::FileTooLarge => "file too large",
+            FsError::NoSpace => "no space left on device",
+            FsError::ReadOnly => "read-only file system",
+            FsError::TooManyLinks => "too many links",
+            FsError::NameTooLong => "file name too long",
+            FsError::NotEmpty => "directory not empty",
+            FsError::Stale => "stale file handle",
+            FsError::NotSupported => "operation not supported",
+        })
+    }
+}
+
+impl core::error::Error for FsError {}
+
+/// The most bytes one read or write moves.
+pub const MAX_IO: u32 = 1 << 20;
+/// The longest name of an entry.
+pub const MAX_NAME: usize = 255;
+/// The longest target of a symbolic link, as PATH_MAX less its NUL.
+pub const MAX_TARGET: usize = 4095;
+/// The most links to one file, as ext4.
+pub const MAX_LINKS: u32 = 65_000;
+/// The most supplementary groups of a caller that are looked at. [NGROUPS_MAX is 65,536; nobody has them.]
+pub const MAX_GROUPS: usize = 1024;
+/// What an entry costs of a `ReadDirectory` budget besides its name: at least what FUSE's readdirplus entry takes.
+pub const ENTRY_COST: u32 = 160;
+
+/// An operation as it travels: who asks and what.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FsRequest {
+    pub caller: Caller,
+    pub op: FsOp,
+}
+
+/// A result as it travels.
+pub type FsResult = Result<FsReply, FsError>;
+
+impl FsOp {
+    /// Whether the operation changes nothing and may be answered without being ordered.
+    pub fn is_read_only(&self) -> bool {
+        use FsOp::*;
+        matches!(
+            self,
+            Null { .. }
+                | Lookup { .. }
+                | GetAttributes { .. }
+                | ReadLink { .. }
+                | Read { .. }
+                | ReadDirectory { .. }
+                | StatFs
+                | Access { .. }
+        )
+    }
+}
+
+/// The canonical bytes of a request.
+pub fn encode_request(request: &FsRequest) -> bytes::Bytes {
+    let payload = match &request.op {
+        FsOp::Write { data, .. } => data.len(),
+        FsOp::Null { argument, .. } => argument.len(),
+        _ => 0,
+    };
+    encode(request, payload)
+}
+
+/// The request in `bytes`, if they are canonical.
+pub fn decode_request(bytes: &[u8]) -> Option<FsRequest> {
+    borsh::from_slice(bytes).ok()
+}
+
+/// The canonical bytes of a result.
+pub fn encode_result(result: &FsResult) -> bytes::Bytes {
+    let payload = match result {
+        Ok(FsReply::Data { data, .. }) => data.len(),
+        Ok(FsReply::Padding(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    encode(result, payload)
+}
+
+/// The result in `bytes`, if they are canonical.
+pub fn decode_result(bytes: &[u8]) -> Option<FsResult> {
+    borsh::from_slice(bytes).ok()
+}
+
+/// `payload`: how many bytes of `value` would otherwise be copied again when the buffer grows.
+fn encode(value: &impl BorshSerialize, payload: usize) -> bytes::Bytes {
+    let mut out = Vec::with_capacity(payload + 256);
+    // Writing to memory cannot fail.
+    let _ = value.serialize(&mut out);
+    out.into()
+}

@@ -1,0 +1,12 @@
+//! Tests of the file system as its clients see it: everything goes through the canonical bytes of requests and results.
+
+mod access;
+mod content;
+mod fixture;
+mod fsck;
+mod hostile;
+mod limits;
+mod listing;
+mod model;
+mod names;
+mod random;
