@@ -4,7 +4,7 @@
 //! per replica; each MAC key is picked by the replica that will check it and handed over inside the link. (decisions 6, 12)
 
 use crate::io::Rejection;
-use crate::messages::{BatchEntry, Checkpoint, Message, NewKey, SignedRequest, Status};
+use crate::messages::{BatchEntry, Checkpoint, Fetch, Message, NewKey, SignedRequest, Status};
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
 };
@@ -321,7 +321,12 @@ impl Authority {
             (Message::Committed(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
             (Message::Checkpoint(m), Peer::Replica(_)) => self.check_checkpoint(m)?,
             (Message::Status(m), Peer::Replica(_)) => self.check_status(m)?,
-            (Message::Prepare(_) | Message::Commit(_), Peer::Replica(_)) => {}
+            (Message::Fetch(m), Peer::Replica(_)) => {
+                if m.addresses.len() > Fetch::MAX_ADDRESSES {
+                    return Err(Rejection::TooLarge);
+                }
+            }
+            (Message::Prepare(_) | Message::Commit(_) | Message::Parts(_), Peer::Replica(_)) => {}
             (Message::Read(m), Peer::Client(_)) => {
                 if m.op.len() > self.limits.operation_bytes {
                     return Err(Rejection::TooLarge);

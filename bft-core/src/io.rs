@@ -240,6 +240,10 @@ rejections! {
     SequenceGap => "gap in the slot's sequence",
     /// The slot's seq was used for another request. Evidence.
     SlotConflict => "slot used for two requests",
+    /// A FETCH for a checkpoint that is not here.
+    NoSuchCheckpoint => "no such checkpoint",
+    /// A part of the state that is not what was asked for. Evidence where its sender had announced the checkpoint.
+    WrongPart => "wrong part",
     /// Already known; nothing to do.
     Duplicate => "duplicate",
     /// The sender asks more often than is answered.
@@ -369,6 +373,8 @@ impl fmt::Display for Message {
             Message::Status(m) => {
                 write!(f, " v={} h={} executed={}", m.view, m.stable, m.executed)
             }
+            Message::Fetch(m) => write!(f, " n={} parts={}", m.n, m.addresses.len()),
+            Message::Parts(m) => write!(f, " n={} parts={}", m.n, m.parts.len()),
             Message::NewKey(m) => write!(f, " id={}", m.id.0),
             Message::SessionEnded(m) => write!(f, " epoch={}", m.epoch),
             Message::HealthQuery(_) => Ok(()),

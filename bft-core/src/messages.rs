@@ -4,6 +4,7 @@
 //! nobody relays them. What is relayed (requests, CHECKPOINTs) carries its own.
 
 use crate::auth::{Credential, KeyId, Signature};
+use crate::tree::parts::{Address, Part};
 use crate::types::{ClientId, Digest, Domain, Hasher, ReplicaId, SequenceNumber, Slot, Time, View};
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -291,6 +292,29 @@ pub enum Held {
     Committed,
 }
 
+/// FETCH: parts of the state at a stable checkpoint. [CL02 §6.2.2]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Fetch {
+    /// n: the checkpoint.
+    pub n: SequenceNumber,
+    /// Which parts. At most [`Fetch::MAX_ADDRESSES`].
+    pub addresses: Vec<Address>,
+}
+
+impl Fetch {
+    /// How many parts one FETCH may ask for.
+    pub const MAX_ADDRESSES: usize = 64;
+}
+
+/// META-DATA and DATA: parts of the state, each checked against a digest that its receiver trusts already.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Parts {
+    /// n: the checkpoint.
+    pub n: SequenceNumber,
+    /// The first of those asked for; as many as one message should hold.
+    pub parts: Vec<(Address, Part)>,
+}
+
 /// NEW-KEY: the key that its receiver is to use towards its sender. Travels inside the link. [CL02 §4.3.1]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct NewKey {
@@ -342,6 +366,10 @@ pub enum Message {
     Checkpoint(Checkpoint),
     /// Replica to all, now and then.
     Status(Status),
+    /// Replica to one that holds a checkpoint.
+    Fetch(Fetch),
+    /// The answer to a FETCH.
+    Parts(Parts),
     /// Replica to client.
     NewKey(NewKey),
     /// Replica to client: the session it uses has been ended by a newer one.
@@ -366,6 +394,8 @@ impl Message {
             Message::Committed(_) => "COMMITTED",
             Message::Checkpoint(_) => "CHECKPOINT",
             Message::Status(_) => "STATUS",
+            Message::Fetch(_) => "FETCH",
+            Message::Parts(_) => "PARTS",
             Message::NewKey(_) => "NEW-KEY",
             Message::SessionEnded(_) => "SESSION-ENDED",
             Message::HealthQuery(_) => "HEALTH-QUERY",

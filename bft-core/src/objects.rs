@@ -26,9 +26,9 @@ pub(crate) enum StateObject<O> {
 pub struct Objects<O> {
     pub(crate) tree: Tree<StateObject<O>>,
     /// The batch being executed: what every change is stamped with.
-    version: SequenceNumber,
+    pub(crate) version: SequenceNumber,
     /// The highest version among the objects read since `watch_reads`.
-    newest_read: Cell<SequenceNumber>,
+    pub(crate) newest_read: Cell<SequenceNumber>,
 }
 
 impl<O> Default for Objects<O> {

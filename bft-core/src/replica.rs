@@ -9,6 +9,7 @@
 //! execution.rs       execute_committed              in order, exactly once; replies
 //! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
 //! retransmission.rs  on_status, on_committed        repairs what the network lost
+//! state_transfer.rs  on_fetch, on_parts             only what differs moves, and only what a quorum signed is installed
 //! view_change.rs     on_view_change_timeout         suspects the primary; the view change itself goes here
 //! recovery.rs        recover                        from a checkpoint and the records persisted since
 //! ```
@@ -19,6 +20,7 @@ mod ordering;
 mod recovery;
 mod request;
 mod retransmission;
+mod state_transfer;
 mod view_change;
 
 use crate::auth::{Authority, Limits, Verified};
@@ -113,6 +115,9 @@ pub struct Replica<S: Service> {
     proposed: SequenceNumber,
     requests: Requests,
     checkpoints: Checkpoints<S::Object>,
+    transfer: Option<state_transfer::Transfer<S::Object>>,
+    /// Where execution stood when STATUS last went out.
+    stuck_at: SequenceNumber,
     /// The last record handed to the driver.
     last_persist: PersistId,
     /// The last record that the driver reported durable.
@@ -157,6 +162,8 @@ impl<S: Service> Replica<S> {
             requests: Requests::default(),
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
             objects,
+            transfer: None,
+            stuck_at: n,
             last_persist: PersistId(0),
             durable: PersistId(0),
             read_gate: n,
@@ -272,8 +279,10 @@ impl<S: Service> Replica<S> {
             (Message::Prepare(m), Peer::Replica(i)) => self.on_prepare(i, m, out),
             (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
             (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
-            (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(now, m, out),
             (Message::Status(m), Peer::Replica(i)) => self.on_status(now, i, m, out),
+            (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(now, i, &m, out),
+            (Message::Parts(m), Peer::Replica(i)) => self.on_parts(now, i, m, out),
             (Message::HealthQuery(nonce), _) => {
                 self.send(from.into(), Message::Health(self.health(nonce)), None, out);
                 Ok(())

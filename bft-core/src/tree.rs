@@ -6,11 +6,14 @@
 //!
 //! An interior node exists exactly where two ids part, so equal contents give equal digests whatever the history.
 
+pub mod parts;
+
 use crate::types::{Digest, Domain, Hasher, SequenceNumber};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::fmt;
+use core::ops::RangeInclusive;
 
 /// The name of an object: what kind it is, whose it is, and which part.
 ///
@@ -134,6 +137,27 @@ impl<O> Node<O> {
         let bit = 1u16 << nibble;
         ((self.occupied & (bit - 1)).count_ones() as usize, self.occupied & bit != 0)
     }
+
+    /// The children below which there may be ids within `reach`, ascending.
+    fn children_within(
+        &self,
+        reach: RangeInclusive<u128>,
+    ) -> impl DoubleEndedIterator<Item = &Child<O>> {
+        let shift = 124 - 4 * u32::from(self.level);
+        let below = (1u128 << shift) - 1;
+        // Which nibbles the ends of the reach allow here; every id below shares the prefix.
+        let (low, high) = (*reach.start().max(&self.prefix), *reach.end());
+        let last = self.prefix | (0xf << shift) | below;
+        let nibble = |id: u128| ObjectId(id).nibble(self.level);
+        let (from, to) = (nibble(low), nibble(high.min(last)));
+        let empty = low > last || high < self.prefix;
+        let range = if empty {
+            0..0
+        } else {
+            self.place(from).0..self.place(to).0 + usize::from(self.place(to).1)
+        };
+        self.children.get(range).unwrap_or_default().iter()
+    }
 }
 
 impl<O: Object> Tree<O> {
@@ -233,7 +257,7 @@ impl<O: Object> Tree<O> {
     /// The digest of the contents. Costs O(objects changed since it was last asked for).
     pub fn digest(&mut self) -> Digest {
         let root = self.root.as_mut().map(refresh);
-        Digest::of(Domain::State, &root)
+        parts::state_digest(root)
     }
 }
 
@@ -365,11 +389,8 @@ impl<'a, O> Iterator for Range<'a, O> {
                     }
                 }
                 Child::Node(node) => {
-                    // All ids below lie between the prefix and the prefix filled up with ones.
-                    let below = u128::MAX.checked_shr(4 * u32::from(node.level)).unwrap_or(0);
-                    if (node.prefix | below) >= self.first.0 && node.prefix <= self.last.0 {
-                        self.stack.extend(node.children.iter().rev());
-                    }
+                    let reach = self.first.0..=self.last.0;
+                    self.stack.extend(node.children_within(reach).rev());
                 }
             }
         }

@@ -7,10 +7,11 @@ use crate::messages::{Checkpoint, Message};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::tree::Object;
-use crate::types::{Digest, ReplicaId, SequenceNumber};
+use crate::types::{Digest, Now, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// This replica's own checkpoints and everyone's signed words about them.
 #[derive(Clone)]
@@ -22,12 +23,26 @@ pub(super) struct Checkpoints<O> {
     /// 2f+1 CHECKPOINTs for h; empty at the genesis, which needs no proof.
     stable: Arc<[Checkpoint]>,
     stable_n: SequenceNumber,
+    /// The newest CHECKPOINT of each replica that is beyond the high water mark: this replica has been left behind.
+    ahead: BTreeMap<ReplicaId, Checkpoint>,
+    /// The checkpoint that a peer is fetching, and when it last did: it stays readable although it is not the newest.
+    serving: Option<(SequenceNumber, Tick)>,
 }
+
+/// How long a checkpoint stays readable for a peer that has stopped asking for it.
+const SERVED_FOR: Duration = Duration::from_secs(5);
 
 impl<O: Object> Checkpoints<O> {
     pub fn new(n: SequenceNumber, digest: Digest, objects: Objects<O>) -> Self {
         let own = BTreeMap::from([(n, (digest, objects))]);
-        Self { own, votes: BTreeMap::new(), stable: Arc::new([]), stable_n: n }
+        Self {
+            own,
+            votes: BTreeMap::new(),
+            stable: Arc::new([]),
+            stable_n: n,
+            ahead: BTreeMap::new(),
+            serving: None,
+        }
     }
 
     pub fn stable_digest(&self) -> Digest {
@@ -47,6 +62,60 @@ impl<O: Object> Checkpoints<O> {
         self.stable = certificate;
     }
 
+    /// The state at checkpoint `n`, for a peer that fetches it.
+    pub fn serve(&mut self, now: Tick, n: SequenceNumber) -> Option<&Objects<O>> {
+        if !self.own.contains_key(&n) {
+            return None;
+        }
+        self.serving = Some((n, now));
+        let stable = self.stable_n;
+        self.own.retain(|held, _| *held >= stable || *held == n);
+        self.own.get(&n).map(|(_, objects)| objects)
+    }
+
+    /// The newest state beyond `executed` that 2f+1 replicas signed and that is not here, with their signatures.
+    pub fn certified_beyond(&self, executed: SequenceNumber, quorum: usize) -> Option<Arc<[Checkpoint]>> {
+        let voted = self.votes.values().flat_map(BTreeMap::values);
+        let all: Vec<&Checkpoint> = voted.chain(self.ahead.values()).filter(|m| m.n > executed).collect();
+        let newest_first = {
+            let mut states: Vec<_> = all.iter().map(|m| (m.n, m.digest)).collect();
+            states.sort_unstable();
+            states.dedup();
+            states.into_iter().rev()
+        };
+        newest_first.filter(|(n, _)| !self.own.contains_key(n)).find_map(|(n, digest)| {
+            let mut signers: Vec<Checkpoint> =
+                all.iter().filter(|m| (m.n, m.digest) == (n, digest)).map(|m| **m).collect();
+            signers.sort_unstable_by_key(|m| m.replica);
+            signers.truncate(quorum);
+            (signers.len() == quorum).then(|| signers.into())
+        })
+    }
+
+    /// Forgets everything but the state at `n`, which has been fetched and is stable.
+    pub fn install(&mut self, certificate: Arc<[Checkpoint]>, n: SequenceNumber, digest: Digest, objects: Objects<O>) {
+        self.own = BTreeMap::from([(n, (digest, objects))]);
+        self.settle(certificate, n);
+    }
+
+    /// `n` is the stable checkpoint from now on: what is older goes, but for what a peer is just fetching.
+    fn settle(&mut self, certificate: Arc<[Checkpoint]>, n: SequenceNumber) {
+        self.stable = certificate;
+        self.stable_n = n;
+        self.votes = self.votes.split_off(&n.next());
+        self.ahead.retain(|_, m| m.n > n);
+        let served = self.serving.map(|(served, _)| served);
+        self.own.retain(|held, _| *held >= n || Some(*held) == served);
+    }
+
+    /// Stops serving a checkpoint that nobody has asked for in a while.
+    pub fn expire(&mut self, now: Tick) {
+        if self.serving.is_some_and(|(_, last)| now.since(last) > SERVED_FOR) {
+            self.serving = None;
+            self.own = self.own.split_off(&self.stable_n);
+        }
+    }
+
     /// The CHECKPOINTs of `replica` above h.
     pub fn votes_of(&self, replica: ReplicaId) -> impl Iterator<Item = &Checkpoint> {
         self.votes.values().filter_map(move |votes| votes.get(&replica))
@@ -54,7 +123,8 @@ impl<O: Object> Checkpoints<O> {
 
     pub fn check_invariants(&self, low: SequenceNumber, executed: SequenceNumber) {
         assert_eq!(self.stable_n, low, "the stable checkpoint is the low water mark");
-        assert!(self.own.keys().all(|n| low <= *n && *n <= executed));
+        let served = self.serving.map(|(n, _)| n);
+        assert!(self.own.keys().all(|n| (low <= *n || Some(*n) == served) && *n <= executed));
         assert!(self.own.contains_key(&low), "the stable checkpoint stays readable");
         assert!(self.votes.keys().all(|n| *n > low));
     }
@@ -93,12 +163,16 @@ impl<S: Service> Replica<S> {
     /// Errors: `OutsideWaterMarks`; `Duplicate`; `ConflictingVote`, where one replica signed two states.
     pub(super) fn on_checkpoint(
         &mut self,
+        now: Now,
         m: Checkpoint,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let due = m.n.0.is_multiple_of(self.config.checkpoint_interval);
-        if !due || !self.log.in_window(m.n) {
+        if !due || m.n <= self.log.low() {
             return Err(Rejection::OutsideWaterMarks);
+        }
+        if m.n > self.log.high() {
+            return self.on_checkpoint_ahead(now, m, out);
         }
         let votes = self.checkpoints.votes.entry(m.n).or_default();
         match votes.get(&m.replica) {
@@ -107,6 +181,21 @@ impl<S: Service> Replica<S> {
             None => votes.insert(m.replica, m),
         };
         self.stabilize(m.n, out);
+        Ok(())
+    }
+
+    /// A CHECKPOINT beyond the high water mark: where a quorum is there, this replica has been left behind for good.
+    fn on_checkpoint_ahead(
+        &mut self,
+        now: Now,
+        m: Checkpoint,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        match self.checkpoints.ahead.get(&m.replica) {
+            Some(known) if known.n >= m.n => return Err(Rejection::Duplicate),
+            _ => self.checkpoints.ahead.insert(m.replica, m),
+        };
+        self.consider_transfer(now, out);
         Ok(())
     }
 
@@ -127,10 +216,7 @@ impl<S: Service> Replica<S> {
             return;
         }
         self.persist(Record::Stable { certificate: certificate.clone() }, out);
-        self.checkpoints.stable = certificate;
-        self.checkpoints.stable_n = n;
-        self.checkpoints.own = self.checkpoints.own.split_off(&n);
-        self.checkpoints.votes = self.checkpoints.votes.split_off(&n.next());
+        self.checkpoints.settle(certificate, n);
         self.log.truncate(n);
         self.requests.forget_wanted(n);
     }

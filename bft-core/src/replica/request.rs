@@ -185,6 +185,25 @@ impl Requests {
 }
 
 impl<S: Service> Replica<S> {
+    /// Holds what waits against a state that was fetched: what has executed elsewhere goes, and what came too early or was
+    /// proposed in a batch that this replica never executed is proposed again.
+    pub(super) fn review_pending(&mut self) {
+        let digests: Vec<_> = self.requests.pending.keys().copied().collect();
+        for digest in digests {
+            let Some(pending) = self.requests.pending.get_mut(&digest) else { continue };
+            let request = pending.request.clone();
+            if pending.proposed.is_some_and(|n| n <= self.executed) {
+                pending.proposed = None;
+            }
+            let waits = pending.proposed.is_none();
+            match self.objects.standing(&request.request, digest, self.config.slots) {
+                Standing::Next | Standing::Later if waits => self.requests.enqueue(digest),
+                Standing::Next | Standing::Later => {}
+                _ => self.requests.remove(digest),
+            }
+        }
+    }
+
     /// A request, from its client or relayed by a replica.
     ///
     /// Effects: answers it if it has executed; else keeps it, at most one a slot, and supplies it to the batch that waits for it.

@@ -1,6 +1,6 @@
 //! STATUS: what was lost is sent again by whoever holds it. [CL02 §5.2]
 //!
-//! A replica that is further behind than its peers' logs reach needs state transfer; its STATUS shows it.
+//! A replica that is further behind than its peers' logs and tails reach fetches the state itself: state_transfer.rs.
 
 use super::Replica;
 use crate::auth::Proof;
@@ -22,7 +22,10 @@ impl<S: Service> Replica<S> {
         if self.config.size.n() > 1 {
             self.send(Destination::Replicas, Message::Status(self.status()), None, out);
         }
-        let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed);
+        self.checkpoints.expire(now.tick);
+        self.pursue_transfer(now, out);
+        let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed)
+            || self.is_transferring();
         let factor = if under_way { 1 } else { IDLE_FACTOR };
         let at = now.tick.after(self.config.status_interval * factor);
         out.push(Output::SetTimer { timer: Timer::Status, at });

@@ -1,0 +1,196 @@
+//! State transfer: a replica that has been left behind fetches the state at a stable checkpoint. [CL02 §6.2.2]
+//!
+//! The digest comes from 2f+1 signed CHECKPOINTs; from there down every part is checked against the digest that the part
+//! above gave it, so no donor needs to be trusted. Subtrees that are the same here are kept. Several donors serve at once,
+//! each one FETCH at a time.
+
+use super::Replica;
+use crate::io::{Destination, Output, Record, Rejection};
+use crate::messages::{Checkpoint, Fetch, Message, Parts};
+use crate::objects::{Objects, StateObject};
+use crate::service::Service;
+use crate::tree::parts::{Address, Assembly, state_digest};
+use crate::types::{Digest, Now, ReplicaId, SequenceNumber, Tick};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// About how many bytes of parts one message carries.
+const MAX_PARTS: usize = 256 * 1024;
+/// How long a donor may take before another one is asked.
+const DONOR_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A transfer under way.
+#[derive(Clone)]
+pub(super) struct Transfer<O> {
+    n: SequenceNumber,
+    /// What 2f+1 replicas signed.
+    certificate: Arc<[Checkpoint]>,
+    digest: Digest,
+    /// Whether the topmost part is known, to which the signed digest leads.
+    aimed: bool,
+    assembly: Assembly<StateObject<O>>,
+    /// What each donor was asked for and has not sent, and when it was asked.
+    asked: BTreeMap<ReplicaId, (Vec<Address>, Tick)>,
+}
+
+impl<S: Service> Replica<S> {
+    /// Whether a transfer is under way.
+    pub(super) fn is_transferring(&self) -> bool {
+        self.transfer.is_some()
+    }
+
+    /// Starts a transfer if this replica has been left behind, or aims a running one at a newer state.
+    pub(super) fn consider_transfer(&mut self, now: Now, out: &mut Vec<Output>) {
+        let quorum = self.config.size.quorum();
+        let certificate = self.checkpoints.certified_beyond(self.executed, quorum);
+        let Some(certificate) = certificate else { return };
+        let Some((n, digest)) = certificate.first().map(|m| (m.n, m.digest)) else { return };
+        match &mut self.transfer {
+            Some(transfer) if transfer.n >= n => return,
+            Some(transfer) => {
+                transfer.aimed = false;
+                transfer.asked.clear();
+                (transfer.n, transfer.digest, transfer.certificate) = (n, digest, certificate);
+            }
+            None => {
+                // Digests must be fresh, so that what is the same here is recognised.
+                self.objects.digest();
+                let (assembly, asked) = (Assembly::default(), BTreeMap::new());
+                let transfer = Transfer { n, certificate, digest, aimed: false, assembly, asked };
+                self.transfer = Some(transfer);
+            }
+        }
+        self.ask_donors(now, out);
+    }
+
+    /// Once in a while: gives up on slow donors, and starts where this replica has made no progress by itself.
+    pub(super) fn pursue_transfer(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let Some(transfer) = &mut self.transfer {
+            if transfer.n <= self.executed {
+                self.transfer = None;
+                return;
+            }
+            transfer.asked.retain(|_, (_, at)| now.tick.since(*at) < DONOR_PATIENCE);
+            self.consider_transfer(now, out);
+            self.ask_donors(now, out);
+        } else if self.stuck_at == self.executed {
+            self.consider_transfer(now, out);
+        }
+        self.stuck_at = self.executed;
+    }
+
+    /// Gives every idle donor something to fetch.
+    fn ask_donors(&mut self, now: Now, out: &mut Vec<Output>) {
+        let donors: Vec<_> = self.others().collect();
+        let Some(transfer) = &mut self.transfer else { return };
+        for donor in donors {
+            if transfer.asked.contains_key(&donor) {
+                continue;
+            }
+            let asked = |address: &Address| {
+                transfer.asked.values().any(|(addresses, _)| addresses.contains(address))
+            };
+            let addresses = match transfer.aimed {
+                true => transfer.assembly.wanted(Fetch::MAX_ADDRESSES, asked),
+                false => Vec::from([Address::ROOT]),
+            };
+            if addresses.is_empty() {
+                return;
+            }
+            transfer.asked.insert(donor, (addresses.clone(), now.tick));
+            let message = Message::Fetch(Fetch { n: transfer.n, addresses });
+            out.push(Output::Send { to: Destination::Replica(donor), message, after: None });
+        }
+    }
+
+    /// A FETCH from a replica that has been left behind.
+    ///
+    /// Effects: sends the first parts asked for, as many as one message should hold.
+    /// Errors: `NoSuchCheckpoint`, where it is gone; the asker hears of a newer one by STATUS.
+    pub(super) fn on_fetch(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        m: &Fetch,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let objects = self.checkpoints.serve(now.tick, m.n).ok_or(Rejection::NoSuchCheckpoint)?;
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        for address in &m.addresses {
+            let Some(part) = objects.tree.part(*address) else { continue };
+            bytes += part.size();
+            parts.push((*address, part));
+            if bytes > MAX_PARTS {
+                break;
+            }
+        }
+        let message = Message::Parts(Parts { n: m.n, parts });
+        self.send(Destination::Replica(from), message, None, out);
+        Ok(())
+    }
+
+    /// PARTS from a donor.
+    ///
+    /// Effects: installs the state once it is whole.
+    /// Errors: `Duplicate`, for what was not asked of it; `WrongPart`, where a part does not lead to the signed digest.
+    pub(super) fn on_parts(
+        &mut self,
+        now: Now,
+        from: ReplicaId,
+        m: Parts,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let Some(transfer) = &mut self.transfer else { return Err(Rejection::Duplicate) };
+        let asked = transfer.asked.get(&from);
+        let known = |(address, _): &(Address, _)| {
+            asked.is_some_and(|(addresses, _)| addresses.contains(address))
+        };
+        if m.n != transfer.n || m.parts.is_empty() || !m.parts.iter().all(known) {
+            return Err(Rejection::Duplicate);
+        }
+        for (address, part) in m.parts {
+            if !transfer.aimed && address == Address::ROOT {
+                let root = part.digest();
+                if state_digest(Some(root)) != transfer.digest {
+                    return Err(Rejection::WrongPart);
+                }
+                transfer.aimed = true;
+                transfer.assembly.aim(root, &self.objects.tree);
+            }
+            // A part that another donor sent meanwhile is not wanted any more, and no harm.
+            let wanted = transfer.assembly.wants(address);
+            if wanted && !transfer.assembly.supply(address, part, &self.objects.tree) {
+                // It stays among those asked, so this donor gets nothing more to do until its patience ends.
+                return Err(Rejection::WrongPart);
+            }
+        }
+        transfer.asked.remove(&from);
+        if transfer.aimed && transfer.assembly.is_whole() {
+            self.install(out);
+        } else {
+            self.ask_donors(now, out);
+        }
+        Ok(())
+    }
+
+    /// The state is whole: it becomes this replica's own, and its stable checkpoint.
+    fn install(&mut self, out: &mut Vec<Output>) {
+        let Some(transfer) = self.transfer.take() else { return };
+        let (n, certificate) = (transfer.n, transfer.certificate);
+        let Some(tree) = transfer.assembly.finish().filter(|_| n > self.executed) else { return };
+        self.objects = Objects { tree, ..Objects::default() };
+        let digest = self.objects.digest();
+        assert_eq!(digest, transfer.digest, "every part was checked");
+        self.executed = n;
+        self.proposed = self.proposed.max(n);
+        self.checkpoints.install(certificate.clone(), n, digest, self.objects.clone());
+        self.log.truncate(n);
+        self.requests.forget_wanted(n);
+        self.review_pending();
+        self.view_timer.progress();
+        self.persist(Record::Stable { certificate }, out);
+        self.execute_committed(out);
+    }
+}
