@@ -1,0 +1,117 @@
+//! Clients that work on the file system at random, a few operations at a time, on the same few files.
+
+use bfs_fs::op::{
+    Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, ROOT, RenameMode, SetAttributes,
+    decode_result, encode_request,
+};
+use bft_core::types::SequenceNumber;
+use bytes::Bytes;
+use fastrand::Rng;
+use std::collections::BTreeMap;
+
+/// An operation that a client has asked for and not been answered.
+pub struct Invocation {
+    /// The encoded request. Every one is different: the caller's groups hold its token.
+    pub op: Bytes,
+    /// Whether it may be answered without an order.
+    pub read_only: bool,
+    /// Everything up to here had been answered, to some client, when this was asked: it must be seen.
+    pub after: SequenceNumber,
+}
+
+/// What one client has under way and what it has learnt.
+pub struct Workload {
+    /// How many operations it keeps under way.
+    pub width: usize,
+    /// How many it has yet to ask for.
+    pub remaining: u64,
+    pending: BTreeMap<u64, Invocation>,
+    known: Vec<Inode>,
+    next_token: u64,
+}
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+impl Workload {
+    /// A client that will ask for `operations`, at most `width` at a time.
+    pub fn new(width: usize, operations: u64) -> Self {
+        let known = vec![ROOT];
+        Self { width, remaining: operations, pending: BTreeMap::new(), known, next_token: 1 }
+    }
+
+    /// Whether everything has been asked for and answered.
+    pub fn is_done(&self) -> bool {
+        self.remaining == 0 && self.pending.is_empty()
+    }
+
+    /// What is under way.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The next operation to ask for, if there is room for one.
+    pub fn next(&mut self, rng: &mut Rng, after: SequenceNumber) -> Option<(u64, Bytes, bool)> {
+        if self.remaining == 0 || self.pending.len() >= self.width {
+            return None;
+        }
+        self.remaining -= 1;
+        let token = self.next_token;
+        self.next_token += 1;
+        let request = FsRequest {
+            caller: Caller { uid: 0, gid: 0, groups: vec![token as u32] },
+            op: self.random_op(rng),
+        };
+        let read_only = request.op.is_read_only();
+        let op = encode_request(&request);
+        self.pending.insert(token, Invocation { op: op.clone(), read_only, after });
+        Some((token, op, read_only))
+    }
+
+    /// The answer to `token` has come.
+    pub fn answered(&mut self, token: u64, result: &[u8]) -> Option<Invocation> {
+        if let Some(Ok(FsReply::Attributes(attributes))) = decode_result(result)
+            && !self.known.contains(&attributes.inode)
+            && self.known.len() < 12
+        {
+            self.known.push(attributes.inode);
+        }
+        self.pending.remove(&token)
+    }
+
+    fn random_op(&self, rng: &mut Rng) -> FsOp {
+        let inode = self.known[rng.usize(..self.known.len())];
+        let other = self.known[rng.usize(..self.known.len())];
+        let mut name = || NAMES[rng.usize(..NAMES.len())].as_bytes().to_vec();
+        let (first, second) = (name(), name());
+        let mode = 0o755;
+        match rng.u32(..20) {
+            0 | 1 => FsOp::Create { parent: inode, name: first, mode, how: CreateMode::Unchecked },
+            2 => FsOp::MakeDirectory { parent: inode, name: first, mode },
+            3 => FsOp::Symlink { parent: inode, name: first, target: second },
+            4 => FsOp::Link { inode, parent: other, name: first },
+            5 => FsOp::Unlink { parent: inode, name: first },
+            6 => FsOp::RemoveDirectory { parent: inode, name: first },
+            7 | 8 => FsOp::Rename {
+                from: inode,
+                name: first,
+                to: other,
+                new_name: second,
+                how: RenameMode::Replace,
+            },
+            9 => FsOp::SetAttributes {
+                inode,
+                set: SetAttributes { size: Some(rng.u64(..100_000)), ..Default::default() },
+            },
+            10..=13 => {
+                let length =
+                    if rng.u32(..10) == 0 { rng.usize(..40_000) } else { rng.usize(..200) };
+                let data = vec![rng.u8(..); length];
+                FsOp::Write { inode, offset: rng.u64(..100_000), data: data.into() }
+            }
+            14..=16 => FsOp::Lookup { parent: inode, name: first },
+            17 => FsOp::GetAttributes { inode },
+            18 => FsOp::Read { inode, offset: rng.u64(..100_000), count: 4096 },
+            _ => FsOp::ReadDirectory { inode, cookie: 0, budget: 4096 },
+        }
+    }
+}

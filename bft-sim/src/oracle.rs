@@ -1,0 +1,191 @@
+//! What must never happen, checked after every step. The names I-n are those of the promise table in `docs/testing.md`.
+
+use bfs_fs::{FileSystem, State};
+use bft_core::io::Batch;
+use bft_core::messages::{Operation, SessionId};
+use bft_core::objects::{FIRST_SERVICE_KIND, at_batch};
+use bft_core::service::{Context, Service};
+use bft_core::tree::ObjectId;
+use bft_core::types::{ClientId, Digest, SequenceNumber, Slot, Time};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clients::Invocation;
+
+/// The agreed order, a second and much simpler executor that follows it, and what clients were told.
+pub struct Oracle {
+    service: FileSystem,
+    /// I-1: the batch at each sequence number, as the first correct replica executed it.
+    agreed: BTreeMap<SequenceNumber, (Digest, Arc<Batch>)>,
+    /// The reference executor's state after each n; a copy costs O(1).
+    states: Vec<State>,
+    clock: Time,
+    sessions: BTreeMap<ClientId, SessionId>,
+    slots: BTreeMap<(ClientId, Slot), (SessionId, u64)>,
+    /// I-4x: where each operation executed and with what result.
+    results: BTreeMap<(ClientId, Bytes), Vec<(SequenceNumber, Bytes)>>,
+    /// I-3: the digest of the whole state at each checkpoint.
+    checkpoints: BTreeMap<SequenceNumber, Digest>,
+}
+
+impl Oracle {
+    /// The oracle of a new group.
+    pub fn new(service: FileSystem) -> Self {
+        let mut genesis = State::default();
+        service.genesis(&mut genesis);
+        Self {
+            service,
+            agreed: BTreeMap::new(),
+            states: vec![genesis],
+            clock: Time(0),
+            sessions: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            results: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    /// The last sequence number that any correct replica has executed.
+    pub fn executed(&self) -> SequenceNumber {
+        SequenceNumber(self.states.len() as u64 - 1)
+    }
+
+    /// A correct replica has executed `batch` at `n`.
+    ///
+    /// Errors: a violation of I-1.
+    pub fn on_executed(
+        &mut self,
+        n: SequenceNumber,
+        digest: Digest,
+        batch: &Arc<Batch>,
+    ) -> Result<(), String> {
+        match self.agreed.get(&n) {
+            Some((agreed, _)) if *agreed == digest => Ok(()),
+            Some((agreed, _)) => {
+                Err(format!("I-1: {n:?} executed as {digest:?} and as {agreed:?}"))
+            }
+            None => {
+                self.agreed.insert(n, (digest, batch.clone()));
+                self.follow(n, batch)
+            }
+        }
+    }
+
+    /// A correct replica's state at checkpoint `n` has this digest.
+    ///
+    /// Errors: a violation of I-3.
+    pub fn on_checkpoint(&mut self, n: SequenceNumber, digest: Digest) -> Result<(), String> {
+        let first = *self.checkpoints.entry(n).or_insert(digest);
+        if first == digest {
+            Ok(())
+        } else {
+            Err(format!("I-3: the state at {n:?} is {digest:?} here and {first:?} elsewhere"))
+        }
+    }
+
+    /// Compares a correct replica's service state at `n` with the reference executor's, object by object.
+    ///
+    /// Errors: a violation of I-3.
+    pub fn compare(&self, n: SequenceNumber, state: &State) -> Result<(), String> {
+        let Some(reference) = self.states.get(n.0 as usize) else {
+            return Err(format!("I-3: a replica is at {n:?}, which nobody executed"));
+        };
+        let encoded = |objects: &State| -> Vec<_> {
+            let first = ObjectId::new(FIRST_SERVICE_KIND, 0, 0);
+            let last = ObjectId::new(u8::MAX, ObjectId::MAX_MAJOR, u64::MAX);
+            let all = objects.range(first, last);
+            all.map(|(id, object)| (id, borsh::to_vec(object).unwrap_or_default())).collect()
+        };
+        if encoded(reference) == encoded(state) {
+            Ok(())
+        } else {
+            Err(format!("I-3: the state at {n:?} differs from the reference executor's"))
+        }
+    }
+
+    /// I-10 of the newest reference state.
+    pub fn check_tree(&self) -> Result<(), String> {
+        let newest = self.states.last().ok_or("no state")?;
+        bfs_fs::fsck::check(newest).map_err(|faults| format!("I-10: {}", faults.join("; ")))
+    }
+
+    /// A correct client accepted `result`.
+    ///
+    /// Effects: returns a sequence number that whoever asks from now on must see.
+    /// Errors: a violation of I-6 or I-4x.
+    pub fn on_answer(
+        &mut self,
+        client: ClientId,
+        invocation: &Invocation,
+        result: &Bytes,
+    ) -> Result<SequenceNumber, String> {
+        let ordered = self.results.get(&(client, invocation.op.clone()));
+        let ordered = ordered.map(Vec::as_slice).unwrap_or_default();
+        if !invocation.read_only && ordered.len() != 1 {
+            return Err(format!(
+                "I-4x: an acknowledged operation executed {} times",
+                ordered.len()
+            ));
+        }
+        if let Some((n, _)) = ordered.iter().find(|(_, expected)| expected == result) {
+            return if *n > invocation.after {
+                Ok(*n)
+            } else {
+                Err(format!(
+                    "I-6: answered from {n:?}, before what was asked after {:?}",
+                    invocation.after
+                ))
+            };
+        }
+        if !invocation.read_only {
+            return Err("I-6: the accepted result is not the reference executor's".into());
+        }
+        let seen = (invocation.after.0..=self.executed().0).find(|n| {
+            self.query(client, SequenceNumber(*n), &invocation.op).as_ref() == Some(result)
+        });
+        seen.map(SequenceNumber).ok_or_else(|| {
+            format!("I-6: a read returned what no state since {:?} holds", invocation.after)
+        })
+    }
+
+    fn query(&self, client: ClientId, n: SequenceNumber, op: &[u8]) -> Option<Bytes> {
+        let ctx = Context { client, time: Time(0), n };
+        self.service.query(&ctx, self.states.get(n.0 as usize)?, op).ok()
+    }
+
+    /// Executes the next agreed batch in the reference executor.
+    fn follow(&mut self, n: SequenceNumber, batch: &Batch) -> Result<(), String> {
+        if n.0 != self.states.len() as u64 {
+            return Err(format!("I-1: {n:?} executed before {:?}", self.executed().next()));
+        }
+        let mut state = self.states.last().cloned().ok_or("no state")?;
+        at_batch(&mut state, n);
+        self.clock = Time((self.clock.0 + 1).max(batch.time.0));
+        for (_, signed) in &batch.requests {
+            let request = &signed.request;
+            let op = match &request.operation {
+                Operation::CreateSession => {
+                    let current = self.sessions.get(&request.client);
+                    if current.is_none_or(|current| current.epoch < request.session.epoch) {
+                        self.sessions.insert(request.client, request.session);
+                    }
+                    continue;
+                }
+                Operation::Service(op) => op,
+            };
+            let last = self.slots.get(&(request.client, request.slot));
+            let last = last.filter(|(session, _)| *session == request.session);
+            let next = last.map_or(0, |(_, seq)| *seq) + 1;
+            if self.sessions.get(&request.client) != Some(&request.session) || request.seq != next {
+                continue;
+            }
+            self.slots.insert((request.client, request.slot), (request.session, next));
+            let ctx = Context { client: request.client, time: self.clock, n };
+            let result = self.service.execute(&ctx, &mut state, op);
+            self.results.entry((request.client, op.clone())).or_default().push((n, result));
+        }
+        self.states.push(state);
+        Ok(())
+    }
+}
