@@ -1,0 +1,220 @@
+//! `init` and `run`: what a person asks of a replica, and the settings it reads.
+
+use crate::driver::Driver;
+use bfs_fs::{FileSystem, FileSystemConfig};
+use bft_core::auth::{Authority, PublicKey, RealCrypto};
+use bft_core::replica::{Config, Replica};
+use bft_core::types::{Peer, ReplicaId};
+use bft_net::group::{Group, PublicFile};
+use bft_net::hub::{Hub, HubConfig};
+use bft_net::keys::Identity;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Why a command did not do what it was asked: what happened, why, and what to do next.
+pub struct Failure {
+    /// The exit code: 1 failed, 5 evidence of Byzantine behaviour, 6 keys or group file.
+    pub exit: u8,
+    message: String,
+}
+
+const FAILED: u8 = 1;
+const BYZANTINE: u8 = 5;
+const KEYS: u8 = 6;
+
+impl Failure {
+    fn new(exit: u8, what: impl fmt::Display, why: impl fmt::Display, next: &str) -> Self {
+        Self { exit, message: format!("{what}: {why}\n  try: {next}") }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+#[derive(Args)]
+pub struct InitArguments {
+    /// The folder to make
+    dir: PathBuf,
+    /// Where this replica will be reached by the others and by clients
+    #[arg(long, value_name = "HOST:PORT", env = "BFS_LISTEN", default_value = "127.0.0.1:7100")]
+    listen: String,
+}
+
+#[derive(Args)]
+pub struct RunArguments {
+    /// The folder that `init` made
+    dir: PathBuf,
+    /// The group's public file; unless given, `group` in replica.toml, or group.toml beside it
+    #[arg(long, value_name = "FILE", env = "BFS_GROUP")]
+    group: Option<PathBuf>,
+    /// Listen here instead of at the address in the group file
+    #[arg(long, value_name = "HOST:PORT", env = "BFS_LISTEN")]
+    listen: Option<String>,
+}
+
+/// replica.toml. Precedence: flag, environment, this file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Where to listen.
+    listen: String,
+    /// The group file; a relative path starts at this file's folder.
+    #[serde(default = "default_group")]
+    group: PathBuf,
+}
+
+fn default_group() -> PathBuf {
+    "group.toml".into()
+}
+
+/// Makes keys and settings in a new folder.
+pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
+    let dir = &arguments.dir;
+    let failed = |exit: u8, error: &dyn fmt::Display| {
+        Failure::new(
+            exit,
+            format!("cannot make a replica in {}", dir.display()),
+            error,
+            "name a new folder, or one that you may write to and that holds no keys",
+        )
+    };
+    std::fs::create_dir_all(dir).map_err(|error| failed(FAILED, &error))?;
+    let identity = Identity::generate();
+    identity.save(dir).map_err(|error| failed(KEYS, &error))?;
+    let public = PublicFile::replica(&arguments.listen, identity.public());
+    public.save(&dir.join("public.toml")).map_err(|error| failed(FAILED, &error))?;
+    let settings = Settings { listen: arguments.listen.clone(), group: default_group() };
+    let text = toml::to_string(&settings).map_err(|error| failed(FAILED, &error))?;
+    std::fs::write(dir.join("replica.toml"), text).map_err(|error| failed(FAILED, &error))?;
+    println!("made {}: give public.toml to whoever runs `bfs group create`", dir.display());
+    println!("then:  bfs-replica run {} --group group.toml", dir.display());
+    Ok(())
+}
+
+fn settings(dir: &Path) -> Result<Settings, Failure> {
+    let path = dir.join("replica.toml");
+    let failed = |error: &dyn fmt::Display| {
+        let what = format!("cannot use {}", path.display());
+        Failure::new(FAILED, what, error, "make it with: bfs-replica init DIR --listen HOST:PORT")
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(&error))?;
+    toml::from_str(&text).map_err(|error| failed(&error))
+}
+
+/// Serves until SIGTERM, Ctrl-C or an alarm.
+pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let dir = &arguments.dir;
+    let settings = settings(dir)?;
+    let file = arguments.group.clone().unwrap_or_else(|| dir.join(&settings.group));
+    let group = Group::load(&file).map_err(|error| {
+        let what = format!("cannot use the group file {}", file.display());
+        Failure::new(
+            KEYS,
+            what,
+            error,
+            "copy the group.toml that `bfs group create` made, and name it with --group",
+        )
+    })?;
+    let identity = Identity::load(dir).map_err(|error| {
+        let what = format!("cannot use the keys in {}", dir.display());
+        Failure::new(KEYS, what, error, "keys are made by: bfs-replica init DIR")
+    })?;
+    let Some(Peer::Replica(me)) = group.peer_of(&identity.public().link) else {
+        let what =
+            format!("the keys in {} are not a replica's of group {}", dir.display(), group.id());
+        let why = "the group file does not list them";
+        return Err(Failure::new(
+            KEYS,
+            what,
+            why,
+            "run the folder whose public.toml went into the group file",
+        ));
+    };
+    let listen = arguments.listen.as_ref().unwrap_or(&settings.listen);
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        let next = "stop whatever listens there, or choose another address with --listen";
+        Failure::new(FAILED, format!("cannot listen on {listen}"), error, next)
+    })?;
+    serve(group, identity, me, listener)
+}
+
+fn serve(
+    group: Group,
+    identity: Identity,
+    me: ReplicaId,
+    listener: TcpListener,
+) -> Result<(), Failure> {
+    let group = Arc::new(group);
+    let cannot = |error: std::io::Error| {
+        Failure::new(FAILED, "cannot serve", error, "see the system's limits")
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    let replica = replica(&group, &identity, me);
+    tracing::info!(
+        "replica {me:?} of group {} (n={}, f={}) listens on {}; state in memory: durable while {} of {} replicas run",
+        group.id(),
+        group.size().n(),
+        group.size().f(),
+        listener.local_addr().map_err(cannot)?,
+        group.size().quorum(),
+        group.size().n(),
+    );
+    runtime.block_on(async {
+        let (alarms, mut alarm) = tokio::sync::mpsc::unbounded_channel();
+        let driver = Driver::new(replica, RealCrypto::new(identity.signing_seed()), alarms);
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+        let config = HubConfig { identity, group, me: Peer::Replica(me), listen: Some(listener) };
+        let hub = Hub::start(config, driver);
+        let result = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            Some(alarm) = alarm.recv() => Err(Failure::new(
+                BYZANTINE,
+                "this replica stopped on an alarm",
+                alarm,
+                "keep this log as evidence, compare with the others by bfs status, and do not restart before it is understood",
+            )),
+        };
+        hub.with(|driver, _| driver.report());
+        hub.shutdown().await;
+        tracing::info!("stopped");
+        result
+    })
+}
+
+/// The replica that the group file describes.
+fn replica(group: &Group, identity: &Identity, me: ReplicaId) -> Replica<FileSystem> {
+    let mut config = Config::new(group.size(), me)
+        .with_window(group.parameters.checkpoint_interval, group.parameters.window);
+    config.slots = group.parameters.slots;
+    config.view_timeout = Duration::from_millis(group.parameters.view_timeout_ms);
+    let service = FileSystem::new(FileSystemConfig {
+        memory_budget: group.memory,
+        root_mode: 0o1777,
+        ..FileSystemConfig::default()
+    });
+    let keys = |publics: Vec<[u8; 32]>| -> Arc<[PublicKey]> {
+        publics.into_iter().map(PublicKey).collect()
+    };
+    let authority = Authority::new(
+        group.id(),
+        group.size(),
+        me,
+        config.limits,
+        keys(group.replicas.iter().map(|member| member.identity.signing).collect()),
+        keys(group.clients.iter().map(|client| client.identity.signing).collect()),
+        Arc::new(RealCrypto::new(identity.signing_seed())),
+    );
+    Replica::new(config, authority, service)
+}

@@ -1,0 +1,174 @@
+//! The driver: does what the pure replica's outputs say, in order, on one thread.
+//!
+//! This version has no disk: every record counts as durable at once, and the state survives while a quorum runs.
+
+use bfs_fs::FileSystem;
+use bft_core::auth::{Crypto, RealCrypto};
+use bft_core::codec;
+use bft_core::io::{Destination, Input, Job, JobResult, Output, Rejection, Timer};
+use bft_core::messages::Message;
+use bft_core::replica::Replica;
+use bft_core::types::{Now, Peer, Tick, Time};
+use bft_net::hub::{Endpoint, Links};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// One replica on the hub's event loop.
+pub struct Driver {
+    replica: Replica<FileSystem>,
+    crypto: RealCrypto,
+    started: Instant,
+    timers: BTreeMap<Timer, Tick>,
+    outputs: Vec<Output>,
+    buffer: Vec<u8>,
+    rejections: BTreeMap<(Peer, Rejection), u64>,
+    alarms: UnboundedSender<String>,
+}
+
+impl Driver {
+    /// Tells `alarms` when the replica has stopped itself.
+    pub fn new(
+        replica: Replica<FileSystem>,
+        crypto: RealCrypto,
+        alarms: UnboundedSender<String>,
+    ) -> Self {
+        let timers = BTreeMap::from([(Timer::Status, Tick(0))]);
+        Self {
+            replica,
+            crypto,
+            started: Instant::now(),
+            timers,
+            outputs: Vec::new(),
+            buffer: Vec::new(),
+            rejections: BTreeMap::new(),
+            alarms,
+        }
+    }
+
+    /// Logs what was rejected since start.
+    pub fn report(&self) {
+        for ((from, why), count) in &self.rejections {
+            tracing::info!("rejected {count} from {from}: {why}");
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            tick: Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)),
+            wall: Time(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn input(&mut self, input: Input, links: &mut Links) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.replica.handle(self.now(), input, &mut outputs);
+        self.perform(&mut outputs, links);
+        self.outputs = outputs;
+    }
+
+    /// Does what `outputs` say, and what follows from doing it, until nothing is left.
+    fn perform(&mut self, outputs: &mut Vec<Output>, links: &mut Links) {
+        while !outputs.is_empty() {
+            let mut follow_ups = Vec::new();
+            let mut durable = None;
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Persist { id, .. } => durable = Some(id),
+                    Output::Send { to, message, .. } => self.send(to, &message, links),
+                    Output::SetTimer { timer, at } => drop(self.timers.insert(timer, at)),
+                    Output::CancelTimer(timer) => drop(self.timers.remove(&timer)),
+                    Output::Job(Job::SignCheckpoint { n, digest, signed }) => {
+                        let signature = self.crypto.sign(&signed);
+                        follow_ups.push(Input::JobDone(JobResult::CheckpointSigned {
+                            n,
+                            digest,
+                            signature,
+                        }));
+                    }
+                    Output::Rejected { from, why } => self.count(from, why),
+                    Output::Alarm(alarm) => {
+                        tracing::error!("ALARM: {alarm}; evidence: {alarm:?}");
+                        // Nobody listens only while the process ends anyway.
+                        let _ = self.alarms.send(alarm.to_string());
+                    }
+                }
+            }
+            follow_ups.extend(durable.map(Input::Persisted));
+            for input in follow_ups {
+                self.replica.handle(self.now(), input, outputs);
+            }
+        }
+    }
+
+    fn send(&mut self, to: Destination, message: &Message, links: &mut Links) {
+        match to {
+            Destination::Replica(i) => {
+                links.send_with(Peer::Replica(i), |frame| codec::encode(message, frame));
+            }
+            Destination::Client(c) => {
+                links.send_with(Peer::Client(c), |frame| codec::encode(message, frame));
+            }
+            Destination::Replicas => {
+                self.buffer.clear();
+                codec::encode(message, &mut self.buffer);
+                for i in self.replica.others() {
+                    links.send(Peer::Replica(i), &self.buffer);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, from: Peer, why: Rejection) {
+        let count = self.rejections.entry((from, why)).or_default();
+        *count += 1;
+        if count.is_power_of_two() {
+            tracing::debug!("rejected {count} from {from}: {why}");
+        }
+    }
+
+    fn reject(&mut self, from: Peer, why: Rejection, links: &mut Links) {
+        let mut outputs = Vec::new();
+        self.replica.reject(from, why, &mut outputs);
+        self.perform(&mut outputs, links);
+    }
+}
+
+impl Endpoint for Driver {
+    fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links) {
+        let verified = codec::decode(frame).and_then(|message| self.replica.verify(from, message));
+        match verified {
+            Ok(message) => self.input(Input::Message(message), links),
+            Err(why) => self.reject(from, why, links),
+        }
+    }
+
+    fn on_link(&mut self, peer: Peer, up: bool, links: &mut Links) {
+        tracing::debug!("link to {peer} {}", if up { "up" } else { "down" });
+        if up {
+            let mut entropy = [0; 32];
+            // Without entropy from the operating system no key is safe.
+            getrandom::fill(&mut entropy).expect("the operating system gives random numbers");
+            self.input(Input::Connected { peer, entropy }, links);
+        }
+    }
+
+    fn on_deadline(&mut self, links: &mut Links) {
+        let now = self.now().tick;
+        let due = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer);
+        for timer in due.collect::<Vec<_>>() {
+            self.timers.remove(&timer);
+            self.input(Input::Timeout(timer), links);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let next = self.timers.values().min()?;
+        Some(self.started + Duration::from_micros(next.0))
+    }
+
+    fn may_read(&self, peer: Peer) -> bool {
+        self.replica.credits(peer) > 0
+    }
+}
