@@ -1,0 +1,176 @@
+//! `micro`: what the protocol costs by itself: null operations, one at a time and many in flight, beside a plain TCP round
+//! trip of the same run.
+
+use anyhow::{Context, Result, bail};
+use bfs_client::local_group::{LocalGroup, Plan};
+use bfs_client::options::Patience;
+use bfs_client::session::{Session, connect};
+use bfs_fs::op::{Caller, FsOp, FsRequest, encode_request};
+use bytes::Bytes;
+use clap::Parser;
+use serde::Serialize;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use workloads::stop::Stop;
+
+/// Null operations on a group of this machine's own.
+#[derive(Parser)]
+#[command(name = "micro", version)]
+struct Arguments {
+    /// Operations of each kind, one at a time.
+    #[arg(long, default_value_t = 5000)]
+    operations: usize,
+    /// Write the figures to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Units: microseconds.
+#[derive(Serialize, Clone, Copy)]
+struct Latency {
+    p50: f64,
+    p99: f64,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    tcp_round_trip: Latency,
+    ordered_n4: Latency,
+    read_only_n4: Latency,
+    ordered_n1: Latency,
+    ordered_n4_over_tcp: f64,
+    /// Operations a second at the best number in flight.
+    throughput_n4: f64,
+    in_flight: usize,
+}
+
+fn latency(mut samples: Vec<Duration>) -> Latency {
+    samples.sort_unstable();
+    let at = |part: usize| samples[samples.len() * part / 100].as_secs_f64() * 1e6;
+    Latency { p50: at(50), p99: at(99) }
+}
+
+/// The round trip of a small message over loopback TCP, blocking sockets, no Nagle.
+fn tcp_round_trip(rounds: usize) -> Result<Latency> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let echo = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut buffer = [0; 64];
+        while stream.read_exact(&mut buffer).is_ok() {
+            stream.write_all(&buffer)?;
+        }
+        Ok(())
+    });
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    let mut buffer = [7; 64];
+    let mut samples = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let start = Instant::now();
+        stream.write_all(&buffer)?;
+        stream.read_exact(&mut buffer)?;
+        samples.push(start.elapsed());
+    }
+    drop(stream);
+    match echo.join() {
+        Ok(result) => result?,
+        Err(_) => bail!("the echo panicked"),
+    }
+    Ok(latency(samples))
+}
+
+fn null() -> Bytes {
+    let caller = Caller { uid: 0, gid: 0, groups: Vec::new() };
+    encode_request(&FsRequest { caller, op: FsOp::Null { argument: Vec::new(), result: 0 } })
+}
+
+fn one_at_a_time(session: &Session, operations: usize, read_only: bool) -> Result<Latency> {
+    let (sender, receiver) = mpsc::channel();
+    let mut samples = Vec::with_capacity(operations);
+    for _ in 0..operations {
+        let sender = sender.clone();
+        let start = Instant::now();
+        session.submit(null(), read_only, move |result| drop(sender.send(result)));
+        match receiver.recv()? {
+            Ok(_) => samples.push(start.elapsed()),
+            Err(why) => bail!("a null operation failed: {why:?}"),
+        }
+    }
+    Ok(latency(samples))
+}
+
+/// Operations a second with `width` in flight.
+fn throughput(session: &Session, operations: usize, width: usize) -> Result<f64> {
+    let (sender, receiver) = mpsc::channel();
+    let submit = || {
+        let sender = sender.clone();
+        session.submit(null(), false, move |result| drop(sender.send(result.is_ok())));
+    };
+    let start = Instant::now();
+    (0..width).for_each(|_| submit());
+    for done in 0..operations {
+        if !receiver.recv_timeout(Duration::from_secs(30)).context("no answer in 30 s")? {
+            bail!("a null operation failed");
+        }
+        if done + width < operations {
+            submit();
+        }
+    }
+    Ok(operations as f64 / start.elapsed().as_secs_f64())
+}
+
+fn session(group: &LocalGroup) -> Result<std::sync::Arc<Session>> {
+    let (session, _) = connect(&group.group_file(), &group.key_dir(), Patience::Hard)?;
+    Ok(session)
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let operations = arguments.operations.max(100);
+    let tcp_round_trip = tcp_round_trip(operations)?;
+    let stop = Stop::on_signals()?;
+    let group = LocalGroup::start(&Plan::new(4, 1, &stop)?)?;
+    let four = session(&group)?;
+    one_at_a_time(&four, operations / 10, false)?;
+    let ordered_n4 = one_at_a_time(&four, operations, false)?;
+    let read_only_n4 = one_at_a_time(&four, operations, true)?;
+    let mut best = (0.0, 0);
+    for width in [8, 32, 64] {
+        let rate = throughput(&four, operations * 4, width)?;
+        if rate > best.0 {
+            best = (rate, width);
+        }
+    }
+    drop(four);
+    drop(group);
+    let group = LocalGroup::start(&Plan::new(1, 0, &stop)?)?;
+    let one = session(&group)?;
+    one_at_a_time(&one, operations / 10, false)?;
+    let ordered_n1 = one_at_a_time(&one, operations, false)?;
+    drop(one);
+    let figures = Figures {
+        tcp_round_trip,
+        ordered_n4,
+        read_only_n4,
+        ordered_n1,
+        ordered_n4_over_tcp: ordered_n4.p50 / tcp_round_trip.p50,
+        throughput_n4: best.0,
+        in_flight: best.1,
+    };
+    let row = |name: &str, l: Latency| println!("{name:<28} p50 {:>8.1} µs   p99 {:>8.1} µs", l.p50, l.p99);
+    row("TCP round trip", figures.tcp_round_trip);
+    row("null, ordered, n = 1", figures.ordered_n1);
+    row("null, ordered, n = 4", figures.ordered_n4);
+    row("null, read-only, n = 4", figures.read_only_n4);
+    println!("n = 4 over TCP               {:>8.1} times", figures.ordered_n4_over_tcp);
+    println!("throughput, n = 4            {:>8.0} a second with {} in flight", figures.throughput_n4, figures.in_flight);
+    if let Some(path) = arguments.json {
+        std::fs::write(&path, serde_json::to_string_pretty(&figures)? + "\n")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,600 @@
+//! The FUSE front: one kernel request is one `FsOp`, and the answer goes back from whichever thread brings it.
+//!
+//! It translates and never decides. Nothing is queued here: the mount library's thread hands the request to the
+//! [`Backend`] and takes the next one. What is not implemented below (extended attributes, fallocate, lseek, copy_file_range, byte-range
+//! locks, poll, ioctl) answers ENOSYS by the library's default, after which the kernel stops asking and emulates or refuses it.
+
+mod callers;
+mod convert;
+mod page;
+
+use crate::backend::Backend;
+use crate::options::{Consistency, MountOptions};
+use bfs_fs::op::{
+    Attributes, CreateMode, Entry, FsOp, FsReply, FsRequest, FsResult, Inode, Kind, MAX_IO,
+    MAX_NAME, SetAttributes, StatFs,
+};
+use bytes::Bytes;
+use callers::{Callers, OpenFiles};
+use convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, set_time};
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    Request, TimeOrNow, WriteFlags,
+};
+use page::PageBudget;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
+
+/// The most requests that the kernel sends ahead of answers (readahead, direct I/O).
+const MAX_BACKGROUND: u16 = 128;
+
+/// Serves one mount.
+pub struct Front {
+    backend: Arc<dyn Backend>,
+    callers: Callers,
+    files: Arc<OpenFiles>,
+    /// How long the kernel may trust names and attributes.
+    ttl: Duration,
+    strict: bool,
+    /// What open(2) tells the kernel about its page cache.
+    open_flags: FopenFlags,
+    plain_page: Arc<PageBudget>,
+    plus_page: Arc<PageBudget>,
+    /// Told when the kernel has ended the mount.
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl Front {
+    /// A front that sends its operations to `backend` under the consistency of `options`, and reports the end of the mount to `ended`.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        options: &MountOptions,
+        ended: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            backend,
+            callers: Callers::default(),
+            files: Arc::default(),
+            ttl: options.ttl(),
+            strict: options.consistency == Consistency::Strict,
+            open_flags: FopenFlags::empty(),
+            plain_page: Arc::default(),
+            plus_page: Arc::default(),
+            ended: Some(ended),
+        }
+    }
+
+    /// Sends `op` on behalf of who sent `request`.
+    fn call(&self, request: &Request, op: FsOp, done: impl FnOnce(FsResult) + Send + 'static) {
+        let caller = self.callers.of(request);
+        self.backend.call(FsRequest { caller, op }, Box::new(done));
+    }
+
+    /// Sends `op` on behalf of who opened `handle`.
+    fn call_opened(
+        &self,
+        request: &Request,
+        handle: FileHandle,
+        op: FsOp,
+        done: impl FnOnce(FsResult) + Send + 'static,
+    ) {
+        let caller = self.files.opener(handle).unwrap_or_else(|| self.callers.of(request));
+        self.backend.call(FsRequest { caller, op }, Box::new(done));
+    }
+
+    fn answer_entry(&self, request: &Request, op: FsOp, reply: ReplyEntry) {
+        let ttl = self.ttl;
+        self.call(request, op, move |result| match attributes(result) {
+            Ok(a) => reply.entry(&ttl, &file_attr(&a), Generation(a.generation)),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn answer_empty(&self, request: &Request, op: FsOp, reply: ReplyEmpty) {
+        self.call(request, op, move |result| empty(result, reply));
+    }
+}
+
+fn empty(result: FsResult, reply: ReplyEmpty) {
+    match result {
+        Ok(_) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn attributes(result: FsResult) -> Result<Attributes, Errno> {
+    match result.map_err(errno)? {
+        FsReply::Attributes(attributes) => Ok(attributes),
+        other => Err(misfit(&other)),
+    }
+}
+
+fn entries(result: FsResult) -> Result<(Vec<Entry>, bool), Errno> {
+    match result.map_err(errno)? {
+        FsReply::Entries { entries, eof } => Ok((entries, eof)),
+        other => Err(misfit(&other)),
+    }
+}
+
+fn stat_fs(result: FsResult) -> Result<StatFs, Errno> {
+    match result.map_err(errno)? {
+        FsReply::StatFs(stat_fs) => Ok(stat_fs),
+        other => Err(misfit(&other)),
+    }
+}
+
+/// An answer to another question: no correct group gives it.
+fn misfit(reply: &FsReply) -> Errno {
+    let kind = match reply {
+        FsReply::Done => "done",
+        FsReply::Padding(_) => "padding",
+        FsReply::Attributes(_) => "attributes",
+        FsReply::Target(_) => "a link target",
+        FsReply::Data { .. } => "data",
+        FsReply::Written { .. } => "a count",
+        FsReply::Entries { .. } => "entries",
+        FsReply::StatFs(_) => "file system statistics",
+    };
+    tracing::error!(
+        "input/output error: the group answered with {kind}, which does not fit the request"
+    );
+    Errno::EIO
+}
+
+fn bytes(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+impl Filesystem for Front {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Writes are never gathered in the kernel: their errors must reach whoever wrote.
+        let wanted = [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_ASYNC_DIO,
+            // The state machine takes set-id bits away itself; the kernel would ask in the name of a writer who may not.
+            InitFlags::FUSE_HANDLE_KILLPRIV,
+            // An inode number is never used twice and a target never changes.
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        ];
+        for capability in wanted {
+            // What an older kernel lacks only makes it slower.
+            let _ = config.add_capabilities(capability);
+        }
+        // The kernel drops a file's pages when it learns of another size or modification time.
+        let revalidates = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA).is_ok();
+        self.open_flags = match (self.strict, revalidates) {
+            (true, _) => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES,
+            (false, true) => FopenFlags::FOPEN_KEEP_CACHE,
+            (false, false) => FopenFlags::empty(),
+        };
+        let nearest = |result: Result<u32, u32>| result.err();
+        if let Some(most) = nearest(config.set_max_readahead(MAX_IO)) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_write(MAX_IO);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens any more when the process is about to end.
+            let _ = ended.send(());
+        }
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let op = FsOp::Lookup { parent: Inode(parent.0), name: bytes(name) };
+        self.answer_entry(request, op, reply);
+    }
+
+    /// Nothing is kept per inode.
+    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let ttl = self.ttl;
+        self.call(request, FsOp::GetAttributes { inode: Inode(inode.0) }, move |result| {
+            match attributes(result) {
+                Ok(a) => reply.attr(&ttl, &file_attr(&a)),
+                Err(e) => reply.error(e),
+            }
+        });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
+        _changed: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _created: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttributes {
+            mode: mode.map(|mode| permissions(mode, 0)),
+            uid,
+            gid,
+            size,
+            accessed: accessed.map(set_time),
+            modified: modified.map(set_time),
+        };
+        let op = FsOp::SetAttributes { inode: Inode(inode.0), set };
+        let ttl = self.ttl;
+        let done = move |result| match attributes(result) {
+            Ok(a) => reply.attr(&ttl, &file_attr(&a)),
+            Err(e) => reply.error(e),
+        };
+        match handle {
+            // ftruncate(2): allowed by how the file was opened.
+            Some(handle) if size.is_some() => self.call_opened(request, handle, op, done),
+            _ => self.call(request, op, done),
+        }
+    }
+
+    fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.call(request, FsOp::ReadLink { inode: Inode(inode.0) }, move |result| match result {
+            Ok(FsReply::Target(target)) => reply.data(&target),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        let (parent, name) = (Inode(parent.0), bytes(name));
+        let permissions = permissions(mode, umask);
+        let op = match node_kind(mode) {
+            None => return reply.error(Errno::EINVAL),
+            Some(Kind::File) => {
+                FsOp::Create { parent, name, mode: permissions, how: CreateMode::Guarded }
+            }
+            Some(kind) => FsOp::MakeNode { parent, name, kind, mode: permissions, device },
+        };
+        self.answer_entry(request, op, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let mode = permissions(mode, umask);
+        let op = FsOp::MakeDirectory { parent: Inode(parent.0), name: bytes(name), mode };
+        self.answer_entry(request, op, reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let op = FsOp::Unlink { parent: Inode(parent.0), name: bytes(name) };
+        self.answer_empty(request, op, reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let op = FsOp::RemoveDirectory { parent: Inode(parent.0), name: bytes(name) };
+        self.answer_empty(request, op, reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = bytes(target.as_os_str());
+        let op = FsOp::Symlink { parent: Inode(parent.0), name: bytes(name), target };
+        self.answer_entry(request, op, reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(how) = rename_mode(flags) else { return reply.error(Errno::EINVAL) };
+        let op = FsOp::Rename {
+            from: Inode(parent.0),
+            name: bytes(name),
+            to: Inode(new_parent.0),
+            new_name: bytes(new_name),
+            how,
+        };
+        self.answer_empty(request, op, reply);
+    }
+
+    fn link(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let op = FsOp::Link { inode: Inode(inode.0), parent: Inode(parent.0), name: bytes(name) };
+        self.answer_entry(request, op, reply);
+    }
+
+    /// Answered here: the kernel has looked the name up and checked permission, and truncates by a setattr of its own.
+    fn open(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(self.files.open(self.callers.of(request)), self.open_flags);
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let op = FsOp::Read { inode: Inode(inode.0), offset, count: size.min(MAX_IO) };
+        self.call_opened(request, handle, op, move |result| match result {
+            Ok(FsReply::Data { data, .. }) => reply.data(&data),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let op = FsOp::Write { inode: Inode(inode.0), offset, data: Bytes::copy_from_slice(data) };
+        self.call_opened(request, handle, op, move |result| match result {
+            Ok(FsReply::Written { count, .. }) => reply.written(count),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    /// Nothing is buffered, so close(2) has nothing to wait for; ENOSYS means success here and tells the kernel not to ask again.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.files.release(handle);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let op = FsOp::Sync { inode: Inode(inode.0) };
+        self.call_opened(request, handle, op, move |result| empty(result, reply));
+    }
+
+    fn opendir(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(self.files.open(self.callers.of(request)), FopenFlags::empty());
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let page = self.plain_page.clone();
+        let op = FsOp::ReadDirectory { inode: Inode(inode.0), cookie: offset, budget: page.get() };
+        self.call_opened(request, handle, op, move |result| {
+            let (entries, eof) = match entries(result) {
+                Ok(entries) => entries,
+                Err(e) => return reply.error(e),
+            };
+            let fits = |e: &&Entry| {
+                let a = &e.attributes;
+                !reply.add(
+                    INodeNo(a.inode.0),
+                    e.cookie,
+                    file_type(a.kind),
+                    OsStr::from_bytes(&e.name),
+                )
+            };
+            let taken = entries.iter().take_while(fits).count();
+            page.learn(&entries, taken, eof);
+            reply.ok();
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (page, ttl) = (self.plus_page.clone(), self.ttl);
+        let op = FsOp::ReadDirectory { inode: Inode(inode.0), cookie: offset, budget: page.get() };
+        self.call_opened(request, handle, op, move |result| {
+            let (entries, eof) = match entries(result) {
+                Ok(entries) => entries,
+                Err(e) => return reply.error(e),
+            };
+            let fits = |e: &&Entry| {
+                let a = &e.attributes;
+                let (name, attr) = (OsStr::from_bytes(&e.name), file_attr(a));
+                !reply.add(attr.ino, e.cookie, name, &ttl, &attr, Generation(a.generation))
+            };
+            let taken = entries.iter().take_while(fits).count();
+            page.learn(&entries, taken, eof);
+            reply.ok();
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.files.release(handle);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fsync(request, inode, handle, datasync, reply);
+    }
+
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.call(request, FsOp::StatFs, move |result| match stat_fs(result) {
+            Ok(s) => reply.statfs(
+                s.blocks,
+                s.free_blocks,
+                s.free_blocks,
+                s.inodes,
+                s.free_inodes,
+                s.block_size,
+                MAX_NAME as u32,
+                s.block_size,
+            ),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let op = FsOp::Access { inode: Inode(inode.0), mask: (mask.bits() & 7) as u8 };
+        self.answer_empty(request, op, reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let how = match flags & libc::O_EXCL != 0 {
+            true => CreateMode::Guarded,
+            false => CreateMode::Unchecked,
+        };
+        let op = FsOp::Create {
+            parent: Inode(parent.0),
+            name: bytes(name),
+            mode: permissions(mode, umask),
+            how,
+        };
+        let caller = self.callers.of(request);
+        let created = Created {
+            reply,
+            files: self.files.clone(),
+            caller: caller.clone(),
+            ttl: self.ttl,
+            open_flags: self.open_flags,
+        };
+        let truncate = flags & libc::O_TRUNC != 0;
+        let backend = self.backend.clone();
+        self.backend.call(
+            FsRequest { caller, op },
+            Box::new(move |result| match attributes(result) {
+                Ok(a) if truncate && a.size > 0 => created.truncate(backend.as_ref(), a.inode),
+                result => created.answer(result),
+            }),
+        );
+    }
+}
+
+/// What it takes to answer a create.
+struct Created {
+    reply: ReplyCreate,
+    files: Arc<OpenFiles>,
+    caller: bfs_fs::op::Caller,
+    ttl: Duration,
+    open_flags: FopenFlags,
+}
+
+impl Created {
+    fn answer(self, result: Result<Attributes, Errno>) {
+        match result {
+            Ok(a) => {
+                let handle = self.files.open(self.caller);
+                let generation = Generation(a.generation);
+                self.reply.created(&self.ttl, &file_attr(&a), generation, handle, self.open_flags);
+            }
+            Err(e) => self.reply.error(e),
+        }
+    }
+
+    /// The kernel took the name for free and another client has used it meanwhile: after a create it truncates nothing
+    /// itself, and O_TRUNC would leave the tail of what the other wrote.
+    fn truncate(self, backend: &dyn Backend, inode: Inode) {
+        let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
+        let op = FsOp::SetAttributes { inode, set };
+        let request = FsRequest { caller: self.caller.clone(), op };
+        backend.call(request, Box::new(move |result| self.answer(attributes(result))));
+    }
+}

@@ -1,0 +1,440 @@
+//! A session with a group: the sans-IO client of `bft-core` on the links of `bft-net`, as the [`Backend`] of the front ends.
+//!
+//! The thread that brings a kernel request encodes it and writes it to the sockets itself; the network's thread reads the
+//! replies and answers the kernel itself. No message passes from one thread to the other.
+
+use crate::backend::Backend;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::options::Patience;
+use crate::status::{Observation, ReplicaHealth, Survey};
+use bfs_fs::op::{FsError, FsRequest, FsResult, decode_result, encode_request};
+use bft_core::auth::RealCrypto;
+use bft_core::client::{Client, ClientConfig, ClientInput, ClientOutput};
+use bft_core::codec;
+use bft_core::messages::{Health, Message, SessionId};
+use bft_core::replica::Config;
+use bft_core::types::{ClientId, GroupId, Peer, ReplicaId, Tick};
+use bft_net::group::Group;
+use bft_net::hub::{Endpoint, Hub, HubConfig, Links};
+use bft_net::keys::Identity;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long `connect` waits for a quorum to answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// How long `survey` waits for the last replica.
+const SURVEY_LIMIT: Duration = Duration::from_millis(1500);
+/// After how long an operation that waits is spoken of, and how often.
+const WAITING_NOTICE: Duration = Duration::from_secs(5);
+/// How long an answer may take before the request is sent again.
+const RETRY: Duration = Duration::from_millis(400);
+const RETRY_MAX: Duration = Duration::from_secs(4);
+
+/// What ends the wait for an operation's result.
+type Done = Box<dyn FnOnce(Result<Bytes, SessionError>) + Send>;
+
+/// Why an operation has no result. All of them are EIO to a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// A newer session of the same key ended this one; the outcome is unknown.
+    Ended,
+    /// The patience of a soft mount is over.
+    TimedOut,
+    /// `umount --force`, or the end of this process.
+    Aborted,
+}
+
+/// An open session. Dropping it closes the links.
+pub struct Session {
+    hub: Hub<Driver>,
+    shared: Arc<Shared>,
+    network: Option<std::thread::JoinHandle<()>>,
+    stop: Arc<tokio::sync::Notify>,
+}
+
+/// What the network's thread tells whoever waits for it.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    opened: bool,
+    health: BTreeMap<ReplicaId, (Health, Duration)>,
+}
+
+impl Shared {
+    fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done` or the deadline; says whether it was `done`.
+    fn wait(&self, limit: Duration, done: impl Fn(&Progress) -> bool) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, limit, |state| !done(state));
+        waited.is_ok_and(|(state, _)| done(&state))
+    }
+}
+
+/// What runs under the hub's lock.
+struct Driver {
+    client: Client,
+    started: Instant,
+    deadline: Option<Instant>,
+    waiting: BTreeMap<u64, Waiting>,
+    next_token: u64,
+    patience: Patience,
+    notice_at: Option<Instant>,
+    outputs: Vec<ClientOutput>,
+    shared: Arc<Shared>,
+    /// Asking for health instead of opening a session.
+    nonce: Option<u64>,
+    connected: Vec<bool>,
+    quorum: usize,
+    failed: bool,
+    buffer: Vec<u8>,
+}
+
+struct Waiting {
+    since: Instant,
+    done: Done,
+}
+
+impl Driver {
+    fn tick(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn input(&mut self, input: ClientInput, links: &mut Links) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.client.handle(self.tick(), input, &mut outputs);
+        for output in outputs.drain(..) {
+            self.perform(output, links);
+        }
+        self.outputs = outputs;
+    }
+
+    fn perform(&mut self, output: ClientOutput, links: &mut Links) {
+        match output {
+            ClientOutput::Send { to, message } => {
+                links.send_with(Peer::Replica(to), |frame| codec::encode(&message, frame));
+            }
+            ClientOutput::Broadcast(message) => {
+                self.buffer.clear();
+                codec::encode(&message, &mut self.buffer);
+                for i in 0..self.connected.len() as u32 {
+                    links.send(Peer::Replica(ReplicaId(i)), &self.buffer);
+                }
+            }
+            ClientOutput::SetTimer(at) => {
+                self.deadline = Some(self.started + Duration::from_micros(at.0));
+            }
+            ClientOutput::Opened => self.shared.update(|progress| progress.opened = true),
+            // The clock went back since the last session: go on from what the group remembers.
+            ClientOutput::Refused { epoch } => {
+                let input = ClientInput::Open(session_id(epoch + 1));
+                let mut outputs = Vec::new();
+                self.client.handle(self.tick(), input, &mut outputs);
+                outputs.into_iter().for_each(|output| self.perform(output, links));
+            }
+            ClientOutput::Done { token, result } => {
+                if let Some(waiting) = self.waiting.remove(&token) {
+                    (waiting.done)(result.map_err(|_| SessionError::Ended));
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, op: Bytes, read_only: bool, done: Done, links: &mut Links) {
+        if self.failed {
+            return done(Err(SessionError::Aborted));
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        let since = Instant::now();
+        self.waiting.insert(token, Waiting { since, done });
+        if self.notice_at.is_none() {
+            self.notice_at = Some(since + self.first_notice());
+        }
+        self.input(ClientInput::Submit { token, op, read_only }, links);
+    }
+
+    fn first_notice(&self) -> Duration {
+        match self.patience {
+            Patience::Hard => WAITING_NOTICE,
+            Patience::Soft(limit) => limit.min(WAITING_NOTICE),
+        }
+    }
+
+    /// Gives up what has waited too long, and says so where operations wait.
+    fn look_at_waiting(&mut self, now: Instant) {
+        if let Patience::Soft(limit) = self.patience {
+            let late = |waiting: &Waiting| now.duration_since(waiting.since) >= limit;
+            let late: Vec<u64> = self.waiting.iter().filter(|(_, w)| late(w)).map(|(t, _)| *t).collect();
+            for token in late {
+                tracing::warn!("input/output error: no quorum answered within {} s ({})", limit.as_secs_f64(), self.reach());
+                self.end(token, SessionError::TimedOut);
+            }
+        }
+        let oldest = self.waiting.values().map(|waiting| waiting.since).min();
+        if let Some(oldest) = oldest
+            && now.duration_since(oldest) >= WAITING_NOTICE
+        {
+            let age = now.duration_since(oldest).as_secs();
+            tracing::warn!("waiting for quorum: {}, {} operations, the oldest for {age} s", self.reach(), self.waiting.len());
+        }
+        self.notice_at = oldest.map(|oldest| match self.patience {
+            Patience::Soft(limit) => (oldest + limit).max(now + Duration::from_millis(10)).min(now + WAITING_NOTICE),
+            Patience::Hard => now + WAITING_NOTICE,
+        });
+    }
+
+    fn reach(&self) -> String {
+        let reached = self.connected.iter().filter(|up| **up).count();
+        format!("{reached} of {} replicas reachable, {} needed", self.connected.len(), self.quorum)
+    }
+
+    fn end(&mut self, token: u64, why: SessionError) {
+        if let Some(waiting) = self.waiting.remove(&token) {
+            (waiting.done)(Err(why));
+        }
+    }
+
+    fn fail_all(&mut self) {
+        self.failed = true;
+        let tokens: Vec<u64> = self.waiting.keys().copied().collect();
+        tokens.into_iter().for_each(|token| self.end(token, SessionError::Aborted));
+    }
+}
+
+impl Endpoint for Driver {
+    fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links) {
+        let Peer::Replica(from) = from else { return };
+        match codec::decode(frame) {
+            Ok(Message::Health(health)) if self.nonce == Some(health.nonce) => {
+                let latency = self.started.elapsed();
+                self.shared.update(|progress| {
+                    progress.health.insert(from, (health, latency));
+                });
+            }
+            Ok(message) => self.input(ClientInput::Message(from, message), links),
+            Err(why) => tracing::debug!("{from:?} sent what is {why}"),
+        }
+    }
+
+    fn on_link(&mut self, peer: Peer, up: bool, links: &mut Links) {
+        let Peer::Replica(replica) = peer else { return };
+        if let Some(connected) = self.connected.get_mut(replica.index()) {
+            *connected = up;
+        }
+        match self.nonce {
+            Some(nonce) if up => {
+                links.send_with(peer, |frame| codec::encode(&Message::HealthQuery(nonce), frame));
+            }
+            None if up => self.input(ClientInput::Connected(replica), links),
+            _ => {}
+        }
+    }
+
+    fn on_deadline(&mut self, links: &mut Links) {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.deadline = None;
+            self.input(ClientInput::Timeout, links);
+        }
+        if self.notice_at.is_some_and(|at| at <= now) {
+            self.look_at_waiting(now);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.notice_at).min()
+    }
+}
+
+/// A session of a fresh epoch: the clock ascends, also across restarts of this process.
+fn session_id(least: u64) -> SessionId {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX).max(least);
+    SessionId { epoch, nonce: random() }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // Without entropy from the operating system nothing here is safe to run.
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    u64::from_le_bytes(bytes)
+}
+
+/// Reads the group and this client's keys, and finds which client of the group it is.
+fn load(file: &Path, key: &Path) -> Outcome<(Arc<Group>, Identity, ClientId)> {
+    let group = Group::load(file).map_err(|error| {
+        Failure::new(format!("cannot use the group file {}", file.display()), error).exit(Exit::Keys)
+    })?;
+    let identity = Identity::load(key).map_err(|error| {
+        Failure::new(format!("cannot use the keys in {}", key.display()), error).exit(Exit::Keys)
+    })?;
+    match group.peer_of(&identity.public().link) {
+        Some(Peer::Client(client)) => Ok((Arc::new(group), identity, client)),
+        _ => {
+            let what = format!("the keys in {} are not a client's of this group", key.display());
+            let why = format!("group {} does not list them", group.id());
+            Err(Failure::new(what, why).exit(Exit::Keys).advise(
+                "add this client's public.toml to `bfs group create`, and give every replica the new group file",
+            ))
+        }
+    }
+}
+
+impl Session {
+    fn start(
+        group: &Arc<Group>,
+        identity: Identity,
+        me: ClientId,
+        patience: Patience,
+        nonce: Option<u64>,
+    ) -> Outcome<Self> {
+        let size = group.size();
+        let shared = Arc::new(Shared::default());
+        let config = ClientConfig {
+            group: group.id(),
+            size,
+            me,
+            inline_bytes: Config::new(size, ReplicaId(0)).inline_bytes,
+            retry: RETRY,
+            retry_max: RETRY_MAX,
+            crypto: Arc::new(RealCrypto::new(identity.signing_seed())),
+        };
+        let driver = Driver {
+            client: Client::new(config),
+            started: Instant::now(),
+            deadline: None,
+            waiting: BTreeMap::new(),
+            next_token: 1,
+            patience,
+            notice_at: None,
+            outputs: Vec::new(),
+            shared: shared.clone(),
+            nonce,
+            connected: vec![false; size.n()],
+            quorum: size.quorum(),
+            failed: false,
+            buffer: Vec::new(),
+        };
+        let config = HubConfig { identity, group: group.clone(), me: Peer::Client(me), listen: None };
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let stopped = stop.clone();
+        let cannot = |error: &dyn std::fmt::Display| Failure::new("cannot start the network thread", error);
+        let network = std::thread::Builder::new().name("bfs-network".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            runtime.block_on(async move {
+                let hub = Hub::start(config, driver);
+                if sender.send(Ok(hub.clone())).is_ok() {
+                    stopped.notified().await;
+                }
+                hub.shutdown().await;
+            });
+        });
+        let network = network.map_err(|error| cannot(&error))?;
+        match receiver.recv() {
+            Ok(Ok(hub)) => Ok(Self { hub, shared, network: Some(network), stop }),
+            Ok(Err(error)) => Err(cannot(&error)),
+            Err(error) => Err(cannot(&error)),
+        }
+    }
+
+    /// Runs an operation given in bytes; `done` runs exactly once, under the session's lock, so it must not call it again.
+    pub fn submit(
+        &self,
+        op: Bytes,
+        read_only: bool,
+        done: impl FnOnce(Result<Bytes, SessionError>) + Send + 'static,
+    ) {
+        self.hub.with(|driver, links| driver.submit(op, read_only, Box::new(done), links));
+    }
+
+    /// Runs one operation and waits for its result.
+    pub fn perform(&self, request: FsRequest) -> FsResult {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.call(request, Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or(Err(FsError::Io))
+    }
+}
+
+impl Backend for Session {
+    fn call(&self, request: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>) {
+        let read_only = request.op.is_read_only();
+        self.submit(encode_request(&request), read_only, move |result| {
+            let decoded = result.ok().and_then(|bytes| decode_result(&bytes));
+            done(decoded.unwrap_or(Err(FsError::Io)));
+        });
+    }
+
+    fn fail_all(&self) {
+        self.hub.with(|driver, _| driver.fail_all());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.fail_all();
+        self.stop.notify_one();
+        if let Some(network) = self.network.take() {
+            // A panic there has been reported where it happened.
+            let _ = network.join();
+        }
+    }
+}
+
+/// Opens a session with the group described in `file` by the keys in the folder `key`.
+///
+/// Effects: returns after a first round trip with a quorum.
+/// Errors: bad files or keys; no quorum within 15 s.
+pub fn connect(file: &Path, key: &Path, patience: Patience) -> Outcome<(Arc<Session>, GroupId)> {
+    let (group, identity, me) = load(file, key)?;
+    let session = Session::start(&group, identity, me, patience, None)?;
+    session.hub.with(|driver, links| driver.input(ClientInput::Open(session_id(0)), links));
+    if session.shared.wait(CONNECT_LIMIT, |progress| progress.opened) {
+        return Ok((Arc::new(session), group.id()));
+    }
+    let reach = session.hub.with(|driver, _| driver.reach());
+    let what = format!("no answer from a quorum of group {} in {} s", group.id(), CONNECT_LIMIT.as_secs());
+    Err(Failure::new(what, reach).exit(Exit::Timeout).advise(
+        "start the replicas (bfs-replica run), and see bfs status; a replica with another group file refuses this client",
+    ))
+}
+
+/// Asks every replica how it is.
+///
+/// Errors: bad files or keys. A replica that does not answer is part of the result.
+pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
+    let (group, identity, me) = load(file, key)?;
+    let nonce = random();
+    let session = Session::start(&group, identity, me, Patience::Hard, Some(nonce))?;
+    let size = group.size();
+    session.shared.wait(SURVEY_LIMIT, |progress| progress.health.len() == size.n());
+    let progress = session.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    let replicas = size.replicas().zip(&group.replicas).map(|(id, member)| ReplicaHealth {
+        id,
+        address: member.address.clone(),
+        observation: progress.health.get(&id).map(|(health, latency)| Observation {
+            view: health.view,
+            last_executed: health.executed,
+            stable: health.stable,
+            stable_digest: health.digest,
+            latency: *latency,
+        }),
+    });
+    Ok(Survey { group: group.id(), size, replicas: replicas.collect() })
+}

@@ -1,0 +1,448 @@
+//! `bfs status`: the health of the group, computed here from every replica's own answer; no single one is trusted.
+
+use crate::failure::{Exit, Failure, Outcome};
+use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
+use clap::Args;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `bfs status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// The group's public file
+    #[arg(value_name = "GROUP", env = "BFS_GROUP")]
+    pub group: PathBuf,
+    /// The folder with this client's keys
+    #[arg(long, value_name = "KEYDIR", env = "BFS_KEY")]
+    pub key: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, env = "BFS_JSON")]
+    pub json: bool,
+}
+
+/// What one replica says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// v: the view it is in.
+    pub view: View,
+    /// The last batch that it executed.
+    pub last_executed: SequenceNumber,
+    /// The last stable checkpoint.
+    pub stable: SequenceNumber,
+    /// The digest of the state at `stable`.
+    pub stable_digest: Digest,
+    /// From question to answer.
+    pub latency: Duration,
+}
+
+/// One replica as this client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaHealth {
+    /// i: which replica.
+    pub id: ReplicaId,
+    /// Where it is reached: `host:port`.
+    pub address: String,
+    /// Its answer; nothing if it did not give one in time.
+    pub observation: Option<Observation>,
+}
+
+/// Every replica of a group, ascending by id, as this client sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Which group.
+    pub group: GroupId,
+    /// n and f.
+    pub size: ClusterSize,
+    /// One for each replica.
+    pub replicas: Vec<ReplicaHealth>,
+}
+
+/// The state of a group in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// All n agree.
+    Healthy,
+    /// More than a quorum agrees, but not all; so many more may fail.
+    Degraded {
+        /// How many more replicas may fail before the group stalls.
+        may_fail: usize,
+    },
+    /// Exactly a quorum agrees.
+    NoSpare,
+    /// Fewer than a quorum agree; nothing is lost.
+    Stalled,
+    /// More than f replicas have diverged from the rest: more than the group is built to bear.
+    Compromised,
+}
+
+impl Health {
+    /// The exit code that goes with it.
+    pub fn exit(self) -> Exit {
+        match self {
+            Health::Healthy => Exit::Fine,
+            Health::Degraded { .. } | Health::NoSpare => Exit::Degraded,
+            Health::Stalled => Exit::Stalled,
+            Health::Compromised => Exit::Byzantine,
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Health::Healthy => "HEALTHY",
+            Health::Degraded { .. } => "DEGRADED",
+            Health::NoSpare => "NO SPARE",
+            Health::Stalled => "STALLED",
+            Health::Compromised => "COMPROMISED?",
+        })
+    }
+}
+
+/// How one replica stands to the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the group's view, and not behind a checkpoint that a correct replica vouches for.
+    Agrees,
+    /// Has not executed up to such a checkpoint.
+    Behind,
+    /// In a lower or a higher view than the rest.
+    OtherView,
+    /// Holds another state than others do at the same checkpoint.
+    Differs,
+    /// Gave no answer.
+    Unreachable,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Standing::Agrees => "agrees",
+            Standing::Behind => "slow: behind the stable checkpoint",
+            Standing::OtherView => "in another view",
+            Standing::Differs => "suspected: its state differs",
+            Standing::Unreachable => "unreachable",
+        })
+    }
+}
+
+/// How each replica stands. What only f of them say moves nobody else's standing.
+pub fn standings(size: ClusterSize, observed: &[Option<Observation>]) -> Vec<Standing> {
+    let answers: Vec<Observation> = observed.iter().flatten().copied().collect();
+    let view = vouched(size, answers.iter().map(|o| o.view));
+    let stable = vouched(size, answers.iter().map(|o| o.stable));
+    let standing = |o: &Observation| {
+        if differs(size, o, &answers) {
+            Standing::Differs
+        } else if view != Some(o.view) {
+            Standing::OtherView
+        } else if stable.is_some_and(|stable| o.last_executed < stable) {
+            Standing::Behind
+        } else {
+            Standing::Agrees
+        }
+    };
+    observed.iter().map(|o| o.as_ref().map_or(Standing::Unreachable, standing)).collect()
+}
+
+/// The health of a group of `size` whose replicas answered `observed`.
+pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
+    let standings = standings(size, observed);
+    let count = |standing| standings.iter().filter(|s| **s == standing).count();
+    let agree = count(Standing::Agrees);
+    if count(Standing::Differs) > size.f() || are_split(size, observed) {
+        Health::Compromised
+    } else if agree >= size.n() {
+        Health::Healthy
+    } else if agree > size.quorum() {
+        Health::Degraded { may_fail: agree - size.quorum() }
+    } else if agree == size.quorum() {
+        Health::NoSpare
+    } else {
+        Health::Stalled
+    }
+}
+
+/// The highest value that at least f+1 replicas reach, so that a correct one does; of fewer answers, the lowest.
+fn vouched<T: Ord>(size: ClusterSize, values: impl Iterator<Item = T>) -> Option<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    let place = size.f().min(values.len().checked_sub(1)?);
+    values.into_iter().nth(place)
+}
+
+/// Whether others hold another state than `o` at the same checkpoint, and not fewer than f+1 hold that of `o`.
+fn differs(size: ClusterSize, o: &Observation, answers: &[Observation]) -> bool {
+    let same_checkpoint = || answers.iter().filter(|other| other.stable == o.stable);
+    let alike = same_checkpoint().filter(|other| other.stable_digest == o.stable_digest).count();
+    alike < same_checkpoint().count() && alike < size.weak()
+}
+
+/// Whether two states of the same checkpoint are each held by f+1 replicas, so that correct ones hold both.
+fn are_split(size: ClusterSize, observed: &[Option<Observation>]) -> bool {
+    let held = |o: &Observation| {
+        let alike = |other: &&Observation| {
+            (other.stable, other.stable_digest) == (o.stable, o.stable_digest)
+        };
+        observed.iter().flatten().filter(alike).count() >= size.weak()
+    };
+    let vouched: Vec<&Observation> = observed.iter().flatten().filter(|o| held(o)).collect();
+    vouched
+        .iter()
+        .any(|a| vouched.iter().any(|b| a.stable == b.stable && a.stable_digest != b.stable_digest))
+}
+
+/// Asks every replica and prints what follows from the answers.
+pub fn run(args: &StatusArgs) -> Outcome<Exit> {
+    let key = args.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
+    let survey = crate::session::survey(&args.group, &key)?;
+    let report = Report::new(&survey);
+    match args.json {
+        true => {
+            let text = serde_json::to_string(&report)
+                .map_err(|e| Failure::new("cannot print the status", e))?;
+            println!("{text}");
+        }
+        false => print!("{}", report.text()),
+    }
+    Ok(report.verdict.exit())
+}
+
+/// What is printed; the field names are a stable interface.
+#[derive(Serialize)]
+struct Report {
+    group: String,
+    health: String,
+    replicas_total: usize,
+    f: usize,
+    quorum: usize,
+    agreeing: usize,
+    /// How many more replicas may fail before the group stalls.
+    may_fail: usize,
+    replicas: Vec<Row>,
+    #[serde(skip)]
+    verdict: Health,
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: u32,
+    address: String,
+    reachable: bool,
+    standing: String,
+    primary: bool,
+    view: Option<u64>,
+    last_executed: Option<u64>,
+    stable: Option<u64>,
+    latency_us: Option<u64>,
+}
+
+impl Report {
+    fn new(survey: &Survey) -> Self {
+        let size = survey.size;
+        let observed: Vec<_> = survey.replicas.iter().map(|replica| replica.observation).collect();
+        let standings = standings(size, &observed);
+        let verdict = health(size, &observed);
+        let view = vouched(size, observed.iter().flatten().map(|o| o.view));
+        let agreeing = standings.iter().filter(|s| **s == Standing::Agrees).count();
+        let rows = survey.replicas.iter().zip(&standings);
+        Self {
+            group: survey.group.to_string(),
+            health: verdict.to_string(),
+            replicas_total: size.n(),
+            f: size.f(),
+            quorum: size.quorum(),
+            agreeing,
+            may_fail: agreeing.saturating_sub(size.quorum()),
+            replicas: rows
+                .map(|(replica, standing)| {
+                    Row::new(replica, *standing, view.map(|view| size.primary(view)))
+                })
+                .collect(),
+            verdict,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("group {} · {} · {}\n", self.group, self.health, self.meaning());
+        for row in &self.replicas {
+            let number = |value: Option<u64>| value.map_or("-".into(), |value| value.to_string());
+            let latency =
+                row.latency_us.map_or("-".into(), |us| format!("{:.1} ms", us as f64 / 1000.0));
+            text.push_str(&format!(
+                "  r{:<3} {:<22} {:>9}  view {:<6} executed {:<10} stable {:<10} {}{}\n",
+                row.id,
+                row.address,
+                latency,
+                number(row.view),
+                number(row.last_executed),
+                number(row.stable),
+                row.standing,
+                if row.primary { " · primary" } else { "" },
+            ));
+        }
+        text
+    }
+
+    fn meaning(&self) -> String {
+        let agree = format!("{} of {} replicas agree", self.agreeing, self.replicas_total);
+        match self.verdict {
+            Health::Healthy => format!("{agree}; {} may fail", self.may_fail),
+            Health::Degraded { may_fail } => format!("{agree}; {may_fail} more may fail"),
+            Health::NoSpare => {
+                format!("{agree}; if one more fails, the group stops until it is back")
+            }
+            Health::Stalled => format!("{agree}, {} are needed; nothing is lost", self.quorum),
+            Health::Compromised => {
+                format!("more than f = {} replicas have another state than the rest", self.f)
+            }
+        }
+    }
+}
+
+impl Row {
+    fn new(replica: &ReplicaHealth, standing: Standing, primary: Option<ReplicaId>) -> Self {
+        let o = replica.observation;
+        Self {
+            id: replica.id.0,
+            address: replica.address.clone(),
+            reachable: o.is_some(),
+            standing: standing.to_string(),
+            primary: primary == Some(replica.id),
+            view: o.map(|o| o.view.0),
+            last_executed: o.map(|o| o.last_executed.0),
+            stable: o.map(|o| o.stable.0),
+            latency_us: o.map(|o| u64::try_from(o.latency.as_micros()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(n: u32, f: u32) -> ClusterSize {
+        ClusterSize::new(n, f).unwrap()
+    }
+
+    fn at(view: u64, executed: u64, stable: u64, digest: u8) -> Option<Observation> {
+        Some(Observation {
+            view: View(view),
+            last_executed: SequenceNumber(executed),
+            stable: SequenceNumber(stable),
+            stable_digest: Digest([digest; 32]),
+            latency: Duration::from_micros(1500),
+        })
+    }
+
+    fn fine() -> Option<Observation> {
+        at(0, 130, 128, 1)
+    }
+
+    #[test]
+    fn the_words_of_a_group_of_four() {
+        let health = |observed: &[_]| health(size(4, 1), observed);
+        assert_eq!(health(&[fine(); 4]), Health::Healthy);
+        assert_eq!(health(&[fine(), None, fine(), fine()]), Health::NoSpare);
+        assert_eq!(health(&[fine(), None, None, fine()]), Health::Stalled);
+        assert_eq!(health(&[None; 4]), Health::Stalled);
+    }
+
+    #[test]
+    fn the_words_of_a_group_of_seven() {
+        let health = |down: usize| {
+            let mut observed = [fine(); 7];
+            observed[..down].fill(None);
+            health(size(7, 2), &observed)
+        };
+        assert_eq!(health(0), Health::Healthy);
+        assert_eq!(health(1), Health::Degraded { may_fail: 1 });
+        assert_eq!(health(2), Health::NoSpare);
+        assert_eq!(health(3), Health::Stalled);
+    }
+
+    #[test]
+    fn one_replica_without_any_fault_to_bear_is_healthy_or_stalled() {
+        assert_eq!(health(size(1, 0), &[fine()]), Health::Healthy);
+        assert_eq!(health(size(1, 0), &[None]), Health::Stalled);
+    }
+
+    #[test]
+    fn a_small_lag_is_agreement_and_a_checkpoint_behind_is_not() {
+        let lagging =
+            [at(0, 140, 128, 1), at(0, 135, 128, 1), at(0, 128, 128, 1), at(0, 127, 0, 9)];
+        let standings = standings(size(4, 1), &lagging);
+        assert_eq!(standings[..3], [Standing::Agrees; 3]);
+        assert_eq!(standings[3], Standing::Behind);
+        assert_eq!(health(size(4, 1), &lagging), Health::NoSpare);
+    }
+
+    #[test]
+    fn one_liar_cannot_make_the_others_look_behind_or_in_another_view() {
+        let boast = [fine(), fine(), fine(), at(u64::MAX, u64::MAX, u64::MAX, 7)];
+        let standings = standings(size(4, 1), &boast);
+        assert_eq!(standings[..3], [Standing::Agrees; 3]);
+        assert_eq!(standings[3], Standing::OtherView);
+    }
+
+    #[test]
+    fn who_differs_at_the_same_checkpoint_is_suspected() {
+        let one = [fine(), fine(), fine(), at(0, 130, 128, 2)];
+        assert_eq!(standings(size(4, 1), &one)[3], Standing::Differs);
+        assert_eq!(health(size(4, 1), &one), Health::NoSpare);
+    }
+
+    #[test]
+    fn more_differing_states_than_f_is_more_than_the_group_bears() {
+        let three_ways = [fine(), fine(), at(0, 130, 128, 2), at(0, 130, 128, 3)];
+        assert_eq!(health(size(4, 1), &three_ways), Health::Compromised);
+        let halves = [fine(), fine(), at(0, 130, 128, 2), at(0, 130, 128, 2)];
+        assert_eq!(health(size(4, 1), &halves), Health::Compromised);
+        assert_eq!(Health::Compromised.exit(), Exit::Byzantine);
+    }
+
+    #[test]
+    fn every_word_has_its_exit_code() {
+        assert_eq!(Health::Healthy.exit(), Exit::Fine);
+        assert_eq!(Health::Degraded { may_fail: 1 }.exit(), Exit::Degraded);
+        assert_eq!(Health::NoSpare.exit(), Exit::Degraded);
+        assert_eq!(Health::Stalled.exit(), Exit::Stalled);
+    }
+
+    fn survey(observed: &[Option<Observation>]) -> Survey {
+        let replicas = observed.iter().zip(0..).map(|(observation, id)| ReplicaHealth {
+            id: ReplicaId(id),
+            address: format!("127.0.0.1:{}", 7100 + id),
+            observation: *observation,
+        });
+        Survey { group: GroupId::default(), size: size(4, 1), replicas: replicas.collect() }
+    }
+
+    #[test]
+    fn the_printed_report_names_the_dead_and_the_primary() {
+        let text =
+            Report::new(&survey(&[at(1, 9, 0, 1), at(1, 9, 0, 1), at(1, 9, 0, 1), None])).text();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[0].starts_with("group 0000-0000 · NO SPARE · 3 of 4 replicas agree"),
+            "{text}"
+        );
+        assert!(lines[2].ends_with("· primary") && !lines[1].contains("primary"), "{text}");
+        assert!(lines[4].ends_with("unreachable"), "{text}");
+    }
+
+    #[test]
+    fn the_json_names_stay() {
+        let report =
+            serde_json::to_value(Report::new(&survey(&[fine(), fine(), fine(), None]))).unwrap();
+        assert_eq!(report["health"], "NO SPARE");
+        assert_eq!(report["agreeing"], 3);
+        assert_eq!(report["quorum"], 3);
+        let row = &report["replicas"][3];
+        assert_eq!(row["reachable"], false);
+        assert_eq!(row["view"], serde_json::Value::Null);
+        assert_eq!(report["replicas"][0]["latency_us"], 1500);
+    }
+}

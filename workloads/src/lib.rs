@@ -1,0 +1,25 @@
+//! Work on a mounted directory, timed and checked.
+//!
+//! ```text
+//! tree.rs      the real C source tree that the work is about
+//! andrew.rs    the Andrew-style benchmark: five phases        compile.rs   its last phase, the real compiler
+//! verify.rs    whether what is read back is what was written
+//! latency.rs   how long single operations take                stall.rs     the longest time without one finishing
+//! progress.rs  how people see it go on                        stop.rs      how they end it
+//! errors.rs    what went wrong, counted
+//! ```
+//!
+//! Everything here works on any directory and knows nothing of BFS. All loops look at a [`stop::Stop`].
+
+pub mod andrew;
+pub mod compile;
+pub mod errors;
+pub mod latency;
+pub mod progress;
+pub mod stall;
+pub mod stop;
+pub mod tree;
+pub mod verify;
+
+#[cfg(test)]
+mod scratch;

@@ -1,0 +1,189 @@
+//! The longest time for which a directory answers nobody.
+
+use crate::errors::{ErrorLog, WorkError};
+use crate::stop::Stop;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// A thread that keeps creating, writing, syncing and removing a small file, and notes when each round is complete.
+pub struct StallWatcher {
+    shared: Arc<Shared>,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a watcher saw in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The longest time between two completions, the begin and the end of the window counted as such; so one that is still
+    /// going on counts too.
+    pub longest: Duration,
+    /// How many rounds were completed.
+    pub completions: u64,
+}
+
+struct Shared {
+    gaps: Mutex<Gaps>,
+    errors: ErrorLog,
+}
+
+struct Gaps {
+    last: Instant,
+    longest: Duration,
+    completions: u64,
+}
+
+impl Gaps {
+    fn new() -> Self {
+        Self { last: Instant::now(), longest: Duration::ZERO, completions: 0 }
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.longest = self.longest.max(now.saturating_duration_since(self.last));
+        self.last = now;
+    }
+}
+
+impl StallWatcher {
+    /// Watches `dir`, with `pause` between one round and the next. Its first window begins now.
+    ///
+    /// Errors: the system refuses a thread.
+    pub fn start(dir: &Path, pause: Duration) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { gaps: Mutex::new(Gaps::new()), errors: ErrorLog::default() });
+        let stop = Stop::default();
+        let probe = Probe {
+            path: dir.join(format!("watch-{}", std::process::id())),
+            shared: shared.clone(),
+        };
+        let ending = stop.clone();
+        let thread = thread::Builder::new()
+            .name("watcher".into())
+            .spawn(move || probe.run(pause, &ending))?;
+        Ok(Self { shared, stop, thread: Some(thread) })
+    }
+
+    /// Begins a new window, and returns what was seen in the one that ends.
+    pub fn next_window(&self) -> Window {
+        let mut gaps = self.shared.gaps();
+        gaps.close(Instant::now());
+        let ended = std::mem::replace(&mut *gaps, Gaps::new());
+        Window { longest: ended.longest, completions: ended.completions }
+    }
+
+    /// How many rounds failed.
+    pub fn errors(&self) -> u64 {
+        self.shared.errors.count()
+    }
+
+    /// The first of them.
+    pub fn first_errors(&self) -> Vec<WorkError> {
+        self.shared.errors.first()
+    }
+
+    /// Ends the thread after its round; waits for it, so the directory must answer, if only with errors.
+    pub fn end(&mut self) {
+        self.stop.request();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed there; what was seen until then is still good.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for StallWatcher {
+    /// Asks the thread to end, and does not wait: the directory may not answer any more.
+    fn drop(&mut self) {
+        self.stop.request();
+    }
+}
+
+impl Shared {
+    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Probe {
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl Probe {
+    fn run(&self, pause: Duration, stop: &Stop) {
+        while !stop.requested() {
+            match self.round() {
+                Ok(()) => {
+                    let mut gaps = self.shared.gaps();
+                    gaps.close(Instant::now());
+                    gaps.completions += 1;
+                }
+                Err(error) => {
+                    self.shared.errors.io("watch", &self.path, &error);
+                    // A round that failed half-way must not make all later ones fail.
+                    let _ = fs::remove_file(&self.path);
+                }
+            }
+            thread::sleep(pause);
+        }
+    }
+
+    fn round(&self) -> io::Result<()> {
+        let mut file = File::create_new(&self.path)?;
+        file.write_all(b"still here")?;
+        file.sync_all()?;
+        fs::remove_file(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    const PAUSE: Duration = Duration::from_millis(2);
+
+    fn wait_until(mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline);
+            thread::sleep(PAUSE);
+        }
+    }
+
+    #[test]
+    fn rounds_complete_and_leave_nothing() {
+        let scratch = Scratch::new();
+        let mut watcher = StallWatcher::start(scratch.path(), PAUSE).unwrap();
+        let mut completions = 0;
+        wait_until(|| {
+            completions += watcher.next_window().completions;
+            completions >= 5
+        });
+        watcher.end();
+        assert_eq!((watcher.errors(), fs::read_dir(scratch.path()).unwrap().count()), (0, 0));
+    }
+
+    #[test]
+    fn a_gap_is_as_long_as_nothing_completes_and_belongs_to_its_window() {
+        let scratch = Scratch::new();
+        let below = scratch.path().join("below");
+        fs::create_dir(&below).unwrap();
+        let mut watcher = StallWatcher::start(&below, PAUSE).unwrap();
+        wait_until(|| watcher.next_window().completions > 0);
+        fs::remove_dir_all(&below).unwrap();
+        wait_until(|| watcher.errors() > 0);
+        watcher.next_window();
+        thread::sleep(Duration::from_millis(60));
+        fs::create_dir(&below).unwrap();
+        let stalled = watcher.next_window();
+        assert!(stalled.longest >= Duration::from_millis(60), "{stalled:?}");
+        assert_eq!(watcher.first_errors()[0].errno, Some(nix::errno::Errno::ENOENT as i32));
+        wait_until(|| watcher.next_window().completions > 0);
+        watcher.end();
+    }
+}
