@@ -145,7 +145,8 @@ impl Driver {
             }
             ClientOutput::Done { token, result } => {
                 if let Some(waiting) = self.waiting.remove(&token) {
-                    (waiting.done)(result.map_err(|_| SessionError::Ended));
+                    let result = result.map_err(|_| SessionError::Ended);
+                    links.defer(move || (waiting.done)(result));
                 }
             }
         }
@@ -153,7 +154,7 @@ impl Driver {
 
     fn submit(&mut self, op: Bytes, read_only: bool, done: Done, links: &mut Links) {
         if self.failed {
-            return done(Err(SessionError::Aborted));
+            return links.defer(move || done(Err(SessionError::Aborted)));
         }
         let token = self.next_token;
         self.next_token += 1;
@@ -173,13 +174,18 @@ impl Driver {
     }
 
     /// Gives up what has waited too long, and says so where operations wait.
-    fn look_at_waiting(&mut self, now: Instant) {
+    fn look_at_waiting(&mut self, now: Instant, links: &mut Links) {
         if let Patience::Soft(limit) = self.patience {
             let late = |waiting: &Waiting| now.duration_since(waiting.since) >= limit;
-            let late: Vec<u64> = self.waiting.iter().filter(|(_, w)| late(w)).map(|(t, _)| *t).collect();
+            let late: Vec<u64> =
+                self.waiting.iter().filter(|(_, w)| late(w)).map(|(t, _)| *t).collect();
             for token in late {
-                tracing::warn!("input/output error: no quorum answered within {} s ({})", limit.as_secs_f64(), self.reach());
-                self.end(token, SessionError::TimedOut);
+                tracing::warn!(
+                    "input/output error: no quorum answered within {} s ({})",
+                    limit.as_secs_f64(),
+                    self.reach()
+                );
+                self.end(token, SessionError::TimedOut, links);
             }
         }
         let oldest = self.waiting.values().map(|waiting| waiting.since).min();
@@ -187,10 +193,16 @@ impl Driver {
             && now.duration_since(oldest) >= WAITING_NOTICE
         {
             let age = now.duration_since(oldest).as_secs();
-            tracing::warn!("waiting for quorum: {}, {} operations, the oldest for {age} s", self.reach(), self.waiting.len());
+            tracing::warn!(
+                "waiting for quorum: {}, {} operations, the oldest for {age} s",
+                self.reach(),
+                self.waiting.len()
+            );
         }
         self.notice_at = oldest.map(|oldest| match self.patience {
-            Patience::Soft(limit) => (oldest + limit).max(now + Duration::from_millis(10)).min(now + WAITING_NOTICE),
+            Patience::Soft(limit) => {
+                (oldest + limit).max(now + Duration::from_millis(10)).min(now + WAITING_NOTICE)
+            }
             Patience::Hard => now + WAITING_NOTICE,
         });
     }
@@ -200,16 +212,16 @@ impl Driver {
         format!("{reached} of {} replicas reachable, {} needed", self.connected.len(), self.quorum)
     }
 
-    fn end(&mut self, token: u64, why: SessionError) {
+    fn end(&mut self, token: u64, why: SessionError, links: &mut Links) {
         if let Some(waiting) = self.waiting.remove(&token) {
-            (waiting.done)(Err(why));
+            links.defer(move || (waiting.done)(Err(why)));
         }
     }
 
-    fn fail_all(&mut self) {
+    fn fail_all(&mut self, links: &mut Links) {
         self.failed = true;
         let tokens: Vec<u64> = self.waiting.keys().copied().collect();
-        tokens.into_iter().for_each(|token| self.end(token, SessionError::Aborted));
+        tokens.into_iter().for_each(|token| self.end(token, SessionError::Aborted, links));
     }
 }
 
@@ -249,7 +261,7 @@ impl Endpoint for Driver {
             self.input(ClientInput::Timeout, links);
         }
         if self.notice_at.is_some_and(|at| at <= now) {
-            self.look_at_waiting(now);
+            self.look_at_waiting(now, links);
         }
     }
 
@@ -275,7 +287,8 @@ fn random() -> u64 {
 /// Reads the group and this client's keys, and finds which client of the group it is.
 fn load(file: &Path, key: &Path) -> Outcome<(Arc<Group>, Identity, ClientId)> {
     let group = Group::load(file).map_err(|error| {
-        Failure::new(format!("cannot use the group file {}", file.display()), error).exit(Exit::Keys)
+        Failure::new(format!("cannot use the group file {}", file.display()), error)
+            .exit(Exit::Keys)
     })?;
     let identity = Identity::load(key).map_err(|error| {
         Failure::new(format!("cannot use the keys in {}", key.display()), error).exit(Exit::Keys)
@@ -327,11 +340,13 @@ impl Session {
             failed: false,
             buffer: Vec::new(),
         };
-        let config = HubConfig { identity, group: group.clone(), me: Peer::Client(me), listen: None };
+        let config =
+            HubConfig { identity, group: group.clone(), me: Peer::Client(me), listen: None };
         let stop = Arc::new(tokio::sync::Notify::new());
         let (sender, receiver) = std::sync::mpsc::channel();
         let stopped = stop.clone();
-        let cannot = |error: &dyn std::fmt::Display| Failure::new("cannot start the network thread", error);
+        let cannot =
+            |error: &dyn std::fmt::Display| Failure::new("cannot start the network thread", error);
         let network = std::thread::Builder::new().name("bfs-network".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = match runtime {
@@ -354,7 +369,7 @@ impl Session {
         }
     }
 
-    /// Runs an operation given in bytes; `done` runs exactly once, under the session's lock, so it must not call it again.
+    /// Runs an operation given in bytes; `done` runs exactly once, on whichever thread brings the answer.
     pub fn submit(
         &self,
         op: Bytes,
@@ -382,7 +397,7 @@ impl Backend for Session {
     }
 
     fn fail_all(&self) {
-        self.hub.with(|driver, _| driver.fail_all());
+        self.hub.with(|driver, links| driver.fail_all(links));
     }
 }
 
@@ -409,7 +424,8 @@ pub fn connect(file: &Path, key: &Path, patience: Patience) -> Outcome<(Arc<Sess
         return Ok((Arc::new(session), group.id()));
     }
     let reach = session.hub.with(|driver, _| driver.reach());
-    let what = format!("no answer from a quorum of group {} in {} s", group.id(), CONNECT_LIMIT.as_secs());
+    let what =
+        format!("no answer from a quorum of group {} in {} s", group.id(), CONNECT_LIMIT.as_secs());
     Err(Failure::new(what, reach).exit(Exit::Timeout).advise(
         "start the replicas (bfs-replica run), and see bfs status; a replica with another group file refuses this client",
     ))

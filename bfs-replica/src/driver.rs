@@ -77,6 +77,7 @@ impl Driver {
                 match output {
                     Output::Persist { id, .. } => durable = Some(id),
                     Output::Send { to, message, .. } => self.send(to, &message, links),
+                    Output::Hurry => links.hurry(),
                     Output::SetTimer { timer, at } => drop(self.timers.insert(timer, at)),
                     Output::CancelTimer(timer) => drop(self.timers.remove(&timer)),
                     Output::Job(Job::SignCheckpoint { n, digest, signed }) => {
@@ -113,8 +114,14 @@ impl Driver {
             Destination::Replicas => {
                 self.buffer.clear();
                 codec::encode(message, &mut self.buffer);
+                // Replies left when the batch was prepared: its COMMIT rides on whatever goes there next.
+                let unhurried = matches!(message, Message::Commit(_));
                 for i in self.replica.others() {
-                    links.send(Peer::Replica(i), &self.buffer);
+                    if unhurried {
+                        links.send_unhurried(Peer::Replica(i), &self.buffer);
+                    } else {
+                        links.send(Peer::Replica(i), &self.buffer);
+                    }
                 }
             }
         }

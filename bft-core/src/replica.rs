@@ -6,7 +6,7 @@
 //! request.rs         on_request, on_read            clients' requests, and answers that are already known
 //! ordering.rs        propose, on_pre_prepare,       the three phases: pre-prepared, prepared, committed-local
 //!                    on_prepare, on_commit
-//! execution.rs       execute_committed              in order, exactly once; replies
+//! execution.rs       execute_ready                  in order, exactly once, one batch tentatively; replies
 //! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
 //! retransmission.rs  on_status, on_committed        repairs what the network lost
 //! state_transfer.rs  on_fetch, on_parts             only what differs moves, and only what a quorum signed is installed
@@ -26,10 +26,12 @@ mod view_change;
 use crate::auth::{Authority, Limits, Verified};
 use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
 use crate::log::Log;
-use crate::messages::{Health, Message};
+use crate::messages::{Health, Message, ReadReply};
 use crate::objects::Objects;
 use crate::service::Service;
-use crate::types::{ClusterSize, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View};
+use crate::types::{
+    ClientId, ClusterSize, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View,
+};
 use alloc::vec::Vec;
 use checkpoint::Checkpoints;
 use core::time::Duration;
@@ -109,8 +111,12 @@ pub struct Replica<S: Service> {
     view: View,
     log: Log,
     objects: Objects<S::Object>,
-    /// The last batch executed; every lower one has executed too.
+    /// The last committed batch that has executed; every lower one has too.
     executed: SequenceNumber,
+    /// The batch after it, if that has executed although it has not committed.
+    tentative: Option<execution::Tentative<S::Object>>,
+    /// Answers to reads that saw the tentative batch.
+    held_reads: Vec<(ClientId, ReadReply)>,
     /// The last batch that this replica, as the primary, proposed.
     proposed: SequenceNumber,
     requests: Requests,
@@ -158,6 +164,8 @@ impl<S: Service> Replica<S> {
             view,
             log: Log::new(n, config.window),
             executed: n,
+            tentative: None,
+            held_reads: Vec::new(),
             proposed: n,
             requests: Requests::default(),
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
@@ -242,7 +250,7 @@ impl<S: Service> Replica<S> {
         self.config.size.replicas().filter(move |i| *i != me)
     }
 
-    /// The replicated state as it is now.
+    /// The replicated state as it is now, a tentative batch included.
     pub fn objects(&self) -> &Objects<S::Object> {
         &self.objects
     }
@@ -250,6 +258,11 @@ impl<S: Service> Replica<S> {
     /// The last batch executed.
     pub fn executed(&self) -> SequenceNumber {
         self.executed
+    }
+
+    /// The batch that has executed here although it has not committed.
+    pub fn tentative(&self) -> Option<SequenceNumber> {
+        self.tentative.as_ref().map(|_| self.executed.next())
     }
 
     /// The stable checkpoint, from which `recover` can start.
@@ -347,6 +360,7 @@ impl<S: Service> Replica<S> {
         let low = self.log.low();
         assert!(low <= self.executed, "h is never ahead of execution");
         assert!(self.executed <= self.log.high(), "execution stays inside the window");
+        assert!(self.held_reads.is_empty() || self.tentative.is_some(), "a read waits for nothing");
         assert!(self.durable <= self.last_persist, "nothing is durable before it is written");
         for n in self.log.numbers() {
             let Some(entry) = self.log.get(n) else { continue };

@@ -389,6 +389,49 @@ fn a_read_answers_at_once_with_the_version_of_what_it_saw() {
     assert_eq!(refused.result, None, "a write is not read-only, whatever the client claims");
 }
 
+/// [CL02 §5.1.2] A prepared batch executes tentatively, its replies say so, and it can be undone. (decision 3)
+#[test]
+fn a_tentative_execution_is_undone_when_another_batch_is_decided() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+    group.give(replica(0), 1, m);
+    group.give(replica(2), 1, prepare(2, digest));
+    let [(_, Message::Reply(reply))] = &group.replies[..] else { panic!("one tentative reply") };
+    assert!(reply.tentative && reply.n == SequenceNumber(2));
+    assert_eq!((group.executed()[1], group.replicas[1].tentative()), (1, Some(SequenceNumber(2))));
+    let undecided = group.replicas[3].objects().clone().digest();
+    assert_ne!(group.digests()[1], undecided);
+    group.replies.clear();
+    let claim = Message::Committed(bft_core::messages::Committed {
+        n: SequenceNumber(2),
+        time: group.now.wall,
+        batch: Vec::new(),
+    });
+    group.give(replica(2), 1, claim.clone());
+    group.give(replica(3), 1, claim);
+    assert_eq!((group.executed()[1], group.replicas[1].tentative()), (2, None));
+    let counter = group.replicas[1].objects().get(bft_core::tree::ObjectId::new(0x80, 0, 0));
+    assert_eq!(counter, Some(&0), "nothing of the undone batch remains");
+}
+
+/// Decision 3: a read that saw the tentative batch is answered when that commits.
+#[test]
+fn a_read_of_what_is_tentative_waits_for_the_commit() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+    group.give(replica(0), 1, m);
+    group.give(replica(2), 1, prepare(2, digest));
+    group.replies.clear();
+    let op = Bytes::from_static(b"get");
+    let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
+    group.give(CLIENT, 1, Message::Read(read));
+    assert_eq!(group.replies, []);
+    group.give(replica(2), 1, commit(2, digest));
+    group.give(replica(3), 1, commit(2, digest));
+    let [(_, Message::ReadReply(reply))] = &group.replies[..] else { panic!("one answer") };
+    assert_eq!(reply.version, SequenceNumber(2));
+}
+
 /// Contract 5: Q before PREPARE, P before COMMIT and before the reply.
 #[test]
 fn what_must_be_durable_is_named_before_what_it_allows() {

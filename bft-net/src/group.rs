@@ -281,7 +281,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 
 /// The shortest exact text for `bytes`.
 pub fn format_size(bytes: u64) -> String {
-    let fits = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes % unit == 0;
+    let fits = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes.is_multiple_of(*unit);
     let (name, unit) = UNITS.iter().find(fits).unwrap_or(&("B", 1));
     format!("{}{name}", bytes / unit)
 }

@@ -1,10 +1,11 @@
 //! The event loop that replicas and clients share: tasks around one [`Endpoint`] behind one lock.
 //!
 //! ```text
-//! reader, one a link   waits, decrypts, takes the lock, hands every whole frame to the endpoint
-//! flusher              runs after the readers of the same turn, so a peer gets one write however many frames
-//! timer                wakes the endpoint at its deadline
-//! dialer, acceptor     make links; the newest link of a peer replaces the older one
+//! reader, one a link      waits, decrypts, takes the lock, hands every whole frame to the endpoint
+//! flusher                 runs after the readers of the same turn, so a peer gets one write however many frames
+//! unblocker, one a link   goes on writing when a socket that was full takes more
+//! timer                   wakes the endpoint at its deadline
+//! dialer, acceptor        make links; the newest link of a peer replaces the older one
 //! ```
 //!
 //! [`Hub::with`] may be called from any thread: it runs on the endpoint and writes to the sockets itself, so a message
@@ -15,25 +16,29 @@ use crate::keys::Identity;
 use crate::link::{Flushed, Reader, Writer};
 use crate::noise::{self, LinkError};
 use bft_core::types::{Peer, ReplicaId};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener as StdListener;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, sleep_until, timeout};
 
 /// How long a handshake may take.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// How many handshakes may be under way; further callers wait in the system's queue.
+/// How many handshakes may be under way. The oldest gives way to the next caller: who says nothing shuts nobody out.
 pub const MAX_HALF_OPEN: usize = 64;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
 const LAST_BACK_OFF: Duration = Duration::from_secs(1);
 /// What may wait for a peer that does not read. Units: bytes.
 const REPLICA_LIMIT: usize = 32 << 20;
 const CLIENT_LIMIT: usize = 16 << 20;
+/// How long a frame in no hurry may wait. The timers' resolution.
+const NO_HURRY: Duration = Duration::from_millis(1);
 /// How long a shutdown waits for what is still to be written.
 const LAST_FLUSH: Duration = Duration::from_millis(200);
 
@@ -71,15 +76,26 @@ pub struct HubConfig {
 pub struct Links {
     peers: BTreeMap<Peer, Outbound>,
     dirty: BTreeSet<Peer>,
+    /// Peers for whom something in no hurry waits, and until when.
+    unhurried: BTreeSet<Peer>,
+    unhurried_until: Option<Instant>,
     dropped: u64,
+    deferred: Vec<Deferred>,
 }
+
+/// What runs once the lock is free.
+type Deferred = Box<dyn FnOnce() + Send>;
+
+/// The links that a flush found broken, by peer and generation.
+type Failed = Vec<(Peer, u64)>;
 
 struct Outbound {
     generation: u64,
     writer: Writer,
     blocked: bool,
-    /// Dropped with the link, which ends its reader.
-    _reader: oneshot::Sender<()>,
+    unblocker: Arc<Notify>,
+    /// Dropped with the link, which ends its tasks.
+    _tasks: oneshot::Sender<()>,
 }
 
 impl Links {
@@ -98,6 +114,23 @@ impl Links {
         }
     }
 
+    /// Sends a frame that may wait a millisecond for the next one to the same peer: it costs no write of its own.
+    pub fn send_unhurried(&mut self, to: Peer, frame: &[u8]) {
+        let Some(outbound) = self.peers.get_mut(&to) else { return };
+        if outbound.writer.queue(|out| out.extend_from_slice(frame)) {
+            self.unhurried.insert(to);
+            self.unhurried_until.get_or_insert_with(|| Instant::now() + NO_HURRY);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// What is in no hurry leaves with this turn.
+    pub fn hurry(&mut self) {
+        self.dirty.append(&mut self.unhurried);
+        self.unhurried_until = None;
+    }
+
     /// Whether there is a link to `peer`.
     pub fn connected(&self, peer: Peer) -> bool {
         self.peers.contains_key(&peer)
@@ -108,10 +141,16 @@ impl Links {
         self.dropped
     }
 
-    /// Writes what was queued; returns the links that have just become blocked, and those that failed.
-    fn flush(&mut self) -> (Vec<(Peer, u64)>, Vec<(Peer, u64)>) {
-        let (mut blocked, mut failed) = (Vec::new(), Vec::new());
+    /// Runs `act` after this turn, when the lock is free: what wakes another thread must not make it wait for this one.
+    pub fn defer(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.deferred.push(Box::new(act));
+    }
+
+    /// Writes what was queued.
+    fn flush(&mut self) -> Failed {
+        let mut failed = Failed::new();
         for peer in std::mem::take(&mut self.dirty) {
+            self.unhurried.remove(&peer);
             let Some(outbound) = self.peers.get_mut(&peer) else { continue };
             if outbound.blocked {
                 continue;
@@ -120,12 +159,12 @@ impl Links {
                 Ok(Flushed::All) => {}
                 Ok(Flushed::Blocked) => {
                     outbound.blocked = true;
-                    blocked.push((peer, outbound.generation));
+                    outbound.unblocker.notify_one();
                 }
                 Err(_) => failed.push((peer, outbound.generation)),
             }
         }
-        (blocked, failed)
+        failed
     }
 }
 
@@ -137,12 +176,20 @@ struct Inner<E> {
     armed: Option<Instant>,
 }
 
+impl<E: Endpoint> Inner<E> {
+    /// When the timer has something to do.
+    fn deadline(&self) -> Option<Instant> {
+        self.endpoint.deadline().into_iter().chain(self.links.unhurried_until).min()
+    }
+}
+
 struct Shared<E> {
     inner: Mutex<Inner<E>>,
     flush: Notify,
     timer: Notify,
-    /// Readers without credit wait here.
+    /// Readers without credit wait here, and are counted.
     credit: Notify,
+    paused: AtomicUsize,
     runtime: Handle,
     tasks: Mutex<Vec<AbortHandle>>,
     config: Fixed,
@@ -153,6 +200,22 @@ struct Fixed {
     identity: Identity,
     group: Arc<Group>,
     me: Peer,
+}
+
+/// Counts one reader that waits for credit, until it goes on or its link ends.
+struct Paused<'a>(&'a AtomicUsize);
+
+impl<'a> Paused<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A handle on the running loop.
@@ -176,6 +239,7 @@ impl<E: Endpoint> Hub<E> {
             flush: Notify::new(),
             timer: Notify::new(),
             credit: Notify::new(),
+            paused: AtomicUsize::new(0),
             runtime: Handle::current(),
             tasks: Mutex::default(),
             config: Fixed { identity, group, me },
@@ -202,8 +266,8 @@ impl<E: Endpoint> Hub<E> {
         let mut inner = self.lock();
         let Inner { endpoint, links, .. } = &mut *inner;
         let result = act(endpoint, links);
-        let flushed = links.flush();
-        self.after(inner, flushed);
+        let failed = links.flush();
+        self.after(inner, failed);
         result
     }
 
@@ -221,6 +285,11 @@ impl<E: Endpoint> Hub<E> {
         let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(|e| e.into_inner()));
         tasks.iter().for_each(AbortHandle::abort);
         self.lock().links.peers.clear();
+        // The sockets close with the tasks that hold them.
+        let end = Instant::now() + LAST_FLUSH;
+        while Instant::now() < end && !tasks.iter().all(AbortHandle::is_finished) {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -238,25 +307,22 @@ impl<E: Endpoint> Hub<E> {
         })
     }
 
-    /// Ends a turn: wakes the timer if the deadline has come nearer, readers that wait for credit, and takes care of
-    /// links that are blocked or broken.
-    fn after(
-        &self,
-        inner: MutexGuard<'_, Inner<E>>,
-        (blocked, failed): (Vec<(Peer, u64)>, Vec<(Peer, u64)>),
-    ) {
-        let nearer = match (inner.endpoint.deadline(), inner.armed) {
+    /// Ends a turn: wakes the timer if the deadline has come nearer, and readers that wait for credit; takes away the
+    /// links that are broken.
+    fn after(&self, mut inner: MutexGuard<'_, Inner<E>>, failed: Failed) {
+        let nearer = match (inner.deadline(), inner.armed) {
             (Some(deadline), Some(armed)) => deadline < armed,
             (deadline, _) => deadline.is_some(),
         };
+        let deferred = std::mem::take(&mut inner.links.deferred);
         drop(inner);
         if nearer {
             self.0.timer.notify_one();
         }
-        self.0.credit.notify_waiters();
-        for (peer, generation) in blocked {
-            self.spawn(self.clone().run_unblocker(peer, generation));
+        if self.0.paused.load(Ordering::Relaxed) > 0 {
+            self.0.credit.notify_waiters();
         }
+        deferred.into_iter().for_each(|act| act());
         for (peer, generation) in failed {
             self.unlink(peer, generation);
         }
@@ -273,13 +339,22 @@ impl<E: Endpoint> Hub<E> {
         loop {
             let deadline = {
                 let mut inner = self.lock();
-                inner.armed = inner.endpoint.deadline();
+                inner.armed = inner.deadline();
                 inner.armed
             };
             match deadline {
                 None => self.0.timer.notified().await,
                 Some(at) if at <= Instant::now() => {
-                    self.with(|endpoint, links| endpoint.on_deadline(links))
+                    self.with(|endpoint, links| {
+                        if links.unhurried_until.is_some_and(|at| at <= Instant::now()) {
+                            links.hurry();
+                        }
+                        if endpoint.deadline().is_some_and(|at| at <= Instant::now()) {
+                            endpoint.on_deadline(links);
+                        }
+                    });
+                    // An endpoint that is always late still shares the thread with its sockets.
+                    yield_now().await;
                 }
                 Some(at) => {
                     tokio::select! {
@@ -291,28 +366,32 @@ impl<E: Endpoint> Hub<E> {
         }
     }
 
-    /// Goes on writing to a peer whose socket was full.
-    async fn run_unblocker(self, peer: Peer, generation: u64) {
+    /// Goes on writing to a peer whose socket was full. Ends with its link, so that a peer that never reads keeps no
+    /// socket of ours but its newest.
+    async fn unblock_link(
+        &self,
+        peer: Peer,
+        generation: u64,
+        stream: &OwnedWriteHalf,
+        blocked: &Notify,
+    ) -> LinkError {
         loop {
-            let stream = match self.lock().links.peers.get(&peer) {
-                Some(outbound) if outbound.generation == generation => outbound.writer.stream(),
-                _ => return,
-            };
-            let writable = stream.writable().await;
-            let mut inner = self.lock();
-            let Some(outbound) = inner.links.peers.get_mut(&peer) else { return };
-            if outbound.generation != generation {
-                return;
-            }
-            match writable.map_err(LinkError::from).and_then(|()| outbound.writer.flush()) {
-                Ok(Flushed::Blocked) => {}
-                Ok(Flushed::All) => {
-                    outbound.blocked = false;
-                    return;
+            blocked.notified().await;
+            loop {
+                if let Err(error) = stream.writable().await {
+                    return error.into();
                 }
-                Err(_) => {
-                    drop(inner);
-                    return self.unlink(peer, generation);
+                let mut inner = self.lock();
+                let Some(outbound) = inner.links.peers.get_mut(&peer) else {
+                    return LinkError::Closed;
+                };
+                if outbound.generation != generation {
+                    return LinkError::Closed;
+                }
+                match outbound.writer.flush() {
+                    Ok(Flushed::Blocked) => {}
+                    Ok(Flushed::All) => break outbound.blocked = false,
+                    Err(error) => return error,
                 }
             }
         }
@@ -325,10 +404,9 @@ impl<E: Endpoint> Hub<E> {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("cannot accept connections: {error}"),
         };
-        let half_open = Arc::new(Semaphore::new(MAX_HALF_OPEN));
+        let mut half_open = VecDeque::new();
         loop {
-            let Ok(permit) = half_open.clone().acquire_owned().await else { return };
-            let (mut stream, from) = match listener.accept().await {
+            let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: let some go.
@@ -337,19 +415,35 @@ impl<E: Endpoint> Hub<E> {
                     continue;
                 }
             };
-            let hub = self.clone();
-            self.spawn(async move {
-                let Fixed { identity, group, me } = &hub.0.config;
-                let respond = noise::respond(&mut stream, identity, group);
-                let answered =
-                    timeout(HANDSHAKE_LIMIT, respond).await.unwrap_or(Err(LinkError::TooSlow));
-                drop(permit);
-                match answered {
-                    Ok((peer, _)) if peer == *me => {}
-                    Ok((peer, channel)) => hub.run_link(peer, stream, Arc::new(channel)).await,
-                    Err(error) => tracing::info!("refused {from}: {error}"),
-                }
-            });
+            half_open.retain(|evict: &oneshot::Sender<()>| !evict.is_closed());
+            if half_open.len() == MAX_HALF_OPEN {
+                half_open.pop_front();
+            }
+            let (evict, evicted) = oneshot::channel();
+            half_open.push_back(evict);
+            self.spawn(self.clone().run_caller(stream, from, evicted));
+            // Who has said who it is gets its turn now: many calls at once evict the silent only.
+            yield_now().await;
+        }
+    }
+
+    /// Finds out who called, unless that takes too long, and serves the link.
+    async fn run_caller(
+        self,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        evicted: oneshot::Receiver<()>,
+    ) {
+        let Fixed { identity, group, me } = &self.0.config;
+        let respond = timeout(HANDSHAKE_LIMIT, noise::respond(&mut stream, identity, group));
+        let answered = tokio::select! {
+            answered = respond => answered.unwrap_or(Err(LinkError::TooSlow)),
+            _ = evicted => Err(LinkError::TooSlow),
+        };
+        match answered {
+            Ok((peer, _)) if peer == *me => {}
+            Ok((peer, channel)) => self.run_link(peer, stream, Arc::new(channel)).await,
+            Err(error) => tracing::info!("refused {from}: {error}"),
         }
     }
 
@@ -406,28 +500,38 @@ impl<E: Endpoint> Hub<E> {
         let (read, write) = stream.into_split();
         let limit = if matches!(peer, Peer::Replica(_)) { REPLICA_LIMIT } else { CLIENT_LIMIT };
         let writer = Writer::new(Arc::new(write), channel.clone(), limit);
-        let (reader, replaced) = oneshot::channel();
-        let generation = self.link(peer, writer, reader);
+        let (stream, blocked) = (writer.stream(), Arc::new(Notify::new()));
+        let (tasks, replaced) = oneshot::channel();
+        let generation = self.link(peer, writer, blocked.clone(), tasks);
         let ended = tokio::select! {
-            error = self.read_link(peer, Reader::new(read, channel)) => error,
+            // In this order: nothing that the older link brings is heard after the newer one is up.
+            biased;
             _ = replaced => return,
+            error = self.unblock_link(peer, generation, &stream, &blocked) => error,
+            error = self.read_link(peer, Reader::new(read, channel)) => error,
         };
         tracing::debug!("link to {peer} ended: {ended}");
         self.unlink(peer, generation);
     }
 
-    fn link(&self, peer: Peer, writer: Writer, reader: oneshot::Sender<()>) -> u64 {
+    fn link(
+        &self,
+        peer: Peer,
+        writer: Writer,
+        unblocker: Arc<Notify>,
+        tasks: oneshot::Sender<()>,
+    ) -> u64 {
         let mut inner = self.lock();
         inner.generations += 1;
         let generation = inner.generations;
         let Inner { endpoint, links, .. } = &mut *inner;
-        let outbound = Outbound { generation, writer, blocked: false, _reader: reader };
+        let outbound = Outbound { generation, writer, blocked: false, unblocker, _tasks: tasks };
         if links.peers.insert(peer, outbound).is_some() {
             endpoint.on_link(peer, false, links);
         }
         endpoint.on_link(peer, true, links);
-        let flushed = links.flush();
-        self.after(inner, flushed);
+        let failed = links.flush();
+        self.after(inner, failed);
         generation
     }
 
@@ -453,7 +557,11 @@ impl<E: Endpoint> Hub<E> {
                 if self.lock().endpoint.may_read(peer) {
                     break;
                 }
-                credit.await;
+                let _paused = Paused::new(&self.0.paused);
+                // The endpoint may have run since it was asked: whoever is counted is told, whoever is not asks again.
+                if !self.lock().endpoint.may_read(peer) {
+                    credit.await;
+                }
             }
         }
     }
@@ -473,7 +581,7 @@ impl<E: Endpoint> Hub<E> {
             // The flusher's turn comes after every reader that is ready now.
             self.0.flush.notify_one();
         }
-        self.after(inner, (Vec::new(), Vec::new()));
+        self.after(inner, Failed::new());
         result
     }
 }

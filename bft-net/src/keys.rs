@@ -127,6 +127,7 @@ impl Identity {
 fn read_key(path: PathBuf) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => KeyError::Missing(path.clone()),
+        io::ErrorKind::InvalidData => KeyError::Malformed(path.clone()),
         _ => KeyError::Io { path: path.clone(), error },
     };
     let mode = std::fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o7777;

@@ -20,6 +20,8 @@ const TAG: usize = 16;
 const MAX_PLAIN: usize = MAX_RECORD - TAG;
 /// What one read asks for, and hence what one link may bring before others have their turn.
 const READ_CHUNK: usize = 128 * 1024;
+/// What is encrypted before it is written: a peer that does not read costs its plaintext once, not its ciphertext too.
+const BURST: usize = 3 * MAX_PLAIN;
 /// Buffers that a burst has grown beyond this are given back when they run empty.
 const KEPT_CAPACITY: usize = 256 * 1024;
 
@@ -31,6 +33,8 @@ pub struct Reader {
     /// Ciphertext that has arrived: `cipher[..filled]`.
     cipher: Vec<u8>,
     filled: usize,
+    /// Whether the last read took all that it asked for, so that more may be there.
+    more: bool,
     /// Plaintext: whole frames and the beginning of the next.
     plain: Vec<u8>,
     taken: usize,
@@ -39,17 +43,24 @@ pub struct Reader {
 impl Reader {
     /// Reads what `channel` encrypts on `stream`.
     pub fn new(stream: OwnedReadHalf, channel: Arc<StatelessTransportState>) -> Self {
-        let cipher = vec![0; READ_CHUNK];
-        Self { stream, channel, nonce: 0, cipher, filled: 0, plain: Vec::new(), taken: 0 }
+        let (cipher, plain) = (vec![0; READ_CHUNK], Vec::new());
+        Self { stream, channel, nonce: 0, cipher, filled: 0, more: false, plain, taken: 0 }
     }
 
     /// Waits for bytes and decrypts what is whole. One read system call.
+    ///
+    /// Errors: `Closed`, `Io`, and `Authentication` for a record that this channel did not encrypt as its next.
     pub async fn fill(&mut self) -> Result<(), LinkError> {
+        if self.more {
+            // A peer that sends faster than we read would keep its socket ready, and the others waiting.
+            tokio::task::yield_now().await;
+        }
         let read = self.stream.read(&mut self.cipher[self.filled..]).await?;
         if read == 0 {
             return Err(LinkError::Closed);
         }
         self.filled += read;
+        self.more = self.filled == self.cipher.len();
         self.decrypt()
     }
 
@@ -105,8 +116,9 @@ pub struct Writer {
     stream: Arc<OwnedWriteHalf>,
     channel: Arc<StatelessTransportState>,
     nonce: u64,
-    /// Frames not encrypted yet.
+    /// Frames; those up to `encrypted` have become records.
     plain: Vec<u8>,
+    encrypted: usize,
     /// Records not written yet: `cipher[written..]`.
     cipher: Vec<u8>,
     written: usize,
@@ -123,14 +135,14 @@ pub enum Flushed {
 }
 
 impl Writer {
-    /// Writes on `stream`, and holds at most `limit` bytes that the other end does not take.
+    /// Writes on `stream`, and holds at most `limit` bytes and one frame that the other end does not take.
     pub fn new(
         stream: Arc<OwnedWriteHalf>,
         channel: Arc<StatelessTransportState>,
         limit: usize,
     ) -> Self {
         let (plain, cipher) = (Vec::new(), Vec::new());
-        Self { stream, channel, nonce: 0, plain, cipher, written: 0, limit }
+        Self { stream, channel, nonce: 0, plain, encrypted: 0, cipher, written: 0, limit }
     }
 
     /// The socket, to wait on.
@@ -140,12 +152,12 @@ impl Writer {
 
     /// How many bytes wait.
     pub fn waiting(&self) -> usize {
-        self.plain.len() + self.cipher.len() - self.written
+        self.plain.len() - self.encrypted + self.cipher.len() - self.written
     }
 
     /// Adds a frame that `encode` writes, unless the other end has fallen too far behind; says whether it did.
     pub fn queue(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.waiting() > self.limit {
+        if self.plain.len() + self.cipher.len() > self.limit {
             return false;
         }
         let start = self.plain.len();
@@ -181,8 +193,10 @@ impl Writer {
         }
     }
 
+    /// Makes records of the next frames.
     fn encrypt(&mut self) -> Result<(), LinkError> {
-        for chunk in self.plain.chunks(MAX_PLAIN) {
+        let end = self.plain.len().min(self.encrypted + BURST);
+        for chunk in self.plain[self.encrypted..end].chunks(MAX_PLAIN) {
             let start = self.cipher.len();
             let length = chunk.len() + TAG;
             self.cipher.resize(start + 2 + length, 0);
@@ -190,7 +204,12 @@ impl Writer {
             self.channel.write_message(self.nonce, chunk, &mut self.cipher[start + 2..])?;
             self.nonce += 1;
         }
-        self.plain.clear();
+        self.encrypted = end;
+        // Half at least, so that no byte is moved more than once for each that leaves.
+        if self.encrypted * 2 >= self.plain.len() {
+            self.plain.drain(..self.encrypted);
+            self.encrypted = 0;
+        }
         Ok(())
     }
 }

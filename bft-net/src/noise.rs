@@ -4,6 +4,7 @@
 //! initiator → responder   preamble, length, message 1   (e, es, s, ss)
 //! initiator ← responder   preamble
 //! initiator ← responder   length, message 2             (e, ee, se)
+//! initiator → responder   length, an empty record       (message 1 was no recording)
 //! ```
 //!
 //! The preamble lets two that do not belong together say why; it is also the prologue of the handshake, so nobody can
@@ -27,6 +28,9 @@ const MAGIC: [u8; 4] = *b"BFS\0";
 const PREAMBLE: usize = 4 + 2 + 32;
 /// Message 1 has 96 bytes, message 2 has 48; anything longer is not ours.
 const MAX_HANDSHAKE: usize = 128;
+/// The nonce of the empty record: one that no link lives long enough to reach.
+const CONFIRMATION: u64 = u64::MAX - 1;
+const CONFIRMATION_SIZE: usize = 16;
 
 /// Why a link could not be made, or ended.
 #[derive(Debug, Error)]
@@ -131,7 +135,9 @@ pub async fn initiate(
     stream.read_exact(&mut theirs).await.map_err(closed)?;
     check_preamble(&ours, &theirs)?;
     read_message(stream, &mut handshake).await?;
-    Ok(handshake.into_stateless_transport_mode()?)
+    let channel = handshake.into_stateless_transport_mode()?;
+    stream.write_all(&confirmation(&channel)?).await?;
+    Ok(channel)
 }
 
 /// Answers whoever called, and says who it is.
@@ -155,7 +161,33 @@ pub async fn respond(
     let peer = remote.and_then(|key| group.peer_of(&key)).ok_or(LinkError::UnknownPeer)?;
     let reply = message(&mut handshake)?;
     stream.write_all(&reply).await?;
-    Ok((peer, handshake.into_stateless_transport_mode()?))
+    let channel = handshake.into_stateless_transport_mode()?;
+    read_confirmation(stream, &channel).await?;
+    Ok((peer, channel))
+}
+
+/// The empty record that only whoever holds the ephemeral secret of message 1 can make.
+fn confirmation(
+    channel: &StatelessTransportState,
+) -> Result<[u8; 2 + CONFIRMATION_SIZE], LinkError> {
+    let mut bytes = [0; 2 + CONFIRMATION_SIZE];
+    bytes[..2].copy_from_slice(&(CONFIRMATION_SIZE as u16).to_le_bytes());
+    channel.write_message(CONFIRMATION, &[], &mut bytes[2..])?;
+    Ok(bytes)
+}
+
+/// Waits for the empty record. Message 1 alone could be a recording, sent again to take the place of the true link.
+async fn read_confirmation(
+    stream: &mut TcpStream,
+    channel: &StatelessTransportState,
+) -> Result<(), LinkError> {
+    let mut bytes = [0; 2 + CONFIRMATION_SIZE];
+    stream.read_exact(&mut bytes).await.map_err(closed)?;
+    if bytes[..2] != (CONFIRMATION_SIZE as u16).to_le_bytes() {
+        return Err(LinkError::Authentication);
+    }
+    channel.read_message(CONFIRMATION, &bytes[2..], &mut [])?;
+    Ok(())
 }
 
 /// A point of low order makes a shared secret that everyone knows. [RFC 7748 §6.1]

@@ -4,7 +4,6 @@ use bfs_fs::op::{
     Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, ROOT, RenameMode, SetAttributes,
     decode_result, encode_request,
 };
-use bft_core::types::SequenceNumber;
 use bytes::Bytes;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -15,8 +14,8 @@ pub struct Invocation {
     pub op: Bytes,
     /// Whether it may be answered without an order.
     pub read_only: bool,
-    /// Everything up to here had been answered, to some client, when this was asked: it must be seen.
-    pub after: SequenceNumber,
+    /// When it was asked, in events since the world began.
+    pub asked: u64,
 }
 
 /// What one client has under way and what it has learnt.
@@ -50,7 +49,7 @@ impl Workload {
     }
 
     /// The next operation to ask for, if there is room for one.
-    pub fn next(&mut self, rng: &mut Rng, after: SequenceNumber) -> Option<(u64, Bytes, bool)> {
+    pub fn next(&mut self, rng: &mut Rng, asked: u64) -> Option<(u64, Bytes, bool)> {
         if self.remaining == 0 || self.pending.len() >= self.width {
             return None;
         }
@@ -63,7 +62,7 @@ impl Workload {
         };
         let read_only = request.op.is_read_only();
         let op = encode_request(&request);
-        self.pending.insert(token, Invocation { op: op.clone(), read_only, after });
+        self.pending.insert(token, Invocation { op: op.clone(), read_only, asked });
         Some((token, op, read_only))
     }
 

@@ -25,8 +25,17 @@ pub struct Oracle {
     slots: BTreeMap<(ClientId, Slot), (SessionId, u64)>,
     /// I-4x: where each operation executed and with what result.
     results: BTreeMap<(ClientId, Bytes), Vec<(SequenceNumber, Bytes)>>,
+    answers: Vec<Answer>,
     /// I-3: the digest of the whole state at each checkpoint.
     checkpoints: BTreeMap<SequenceNumber, Digest>,
+}
+
+/// What a client was told.
+struct Answer {
+    client: ClientId,
+    invocation: Invocation,
+    result: Bytes,
+    answered: u64,
 }
 
 impl Oracle {
@@ -42,6 +51,7 @@ impl Oracle {
             sessions: BTreeMap::new(),
             slots: BTreeMap::new(),
             results: BTreeMap::new(),
+            answers: Vec::new(),
             checkpoints: BTreeMap::new(),
         }
     }
@@ -89,7 +99,7 @@ impl Oracle {
     /// Errors: a violation of I-3.
     pub fn compare(&self, n: SequenceNumber, state: &State) -> Result<(), String> {
         let Some(reference) = self.states.get(n.0 as usize) else {
-            return Err(format!("I-3: a replica is at {n:?}, which nobody executed"));
+            return Err(format!("I-3: a replica is at {n:?}, which never committed"));
         };
         let encoded = |objects: &State| -> Vec<_> {
             let first = ObjectId::new(FIRST_SERVICE_KIND, 0, 0);
@@ -110,17 +120,38 @@ impl Oracle {
         bfs_fs::fsck::check(newest).map_err(|faults| format!("I-10: {}", faults.join("; ")))
     }
 
-    /// A correct client accepted `result`.
-    ///
-    /// Effects: returns a sequence number that whoever asks from now on must see.
-    /// Errors: a violation of I-6 or I-4x.
+    /// A correct client accepted `result` at event `answered`. It is judged by `check_answers`, for the batch that a client
+    /// was told of tentatively may not have committed anywhere yet.
     pub fn on_answer(
         &mut self,
         client: ClientId,
-        invocation: &Invocation,
-        result: &Bytes,
-    ) -> Result<SequenceNumber, String> {
-        let ordered = self.results.get(&(client, invocation.op.clone()));
+        invocation: Invocation,
+        result: Bytes,
+        answered: u64,
+    ) {
+        self.answers.push(Answer { client, invocation, result, answered });
+    }
+
+    /// Judges every answer, in the order in which they came: each must be what the reference executor says at some sequence
+    /// number, and whoever asks after an answer must see what it showed.
+    ///
+    /// Errors: a violation of I-4x or I-6.
+    pub fn check_answers(&self) -> Result<(), String> {
+        // Up to which sequence number clients had been told, by the event of the answer. Both ascend.
+        let mut told: Vec<(u64, SequenceNumber)> = vec![(0, SequenceNumber(0))];
+        for answer in &self.answers {
+            let before = told.partition_point(|(at, _)| *at < answer.invocation.asked);
+            let after = before.checked_sub(1).map_or(SequenceNumber(0), |last| told[last].1);
+            let n = self.judge(answer, after)?;
+            let highest = told.last().map_or(n, |(_, highest)| n.max(*highest));
+            told.push((answer.answered, highest));
+        }
+        Ok(())
+    }
+
+    fn judge(&self, answer: &Answer, after: SequenceNumber) -> Result<SequenceNumber, String> {
+        let Answer { client, invocation, result, .. } = answer;
+        let ordered = self.results.get(&(*client, invocation.op.clone()));
         let ordered = ordered.map(Vec::as_slice).unwrap_or_default();
         if !invocation.read_only && ordered.len() != 1 {
             return Err(format!(
@@ -129,24 +160,19 @@ impl Oracle {
             ));
         }
         if let Some((n, _)) = ordered.iter().find(|(_, expected)| expected == result) {
-            return if *n > invocation.after {
+            let in_time = *n > after;
+            return if in_time {
                 Ok(*n)
             } else {
-                Err(format!(
-                    "I-6: answered from {n:?}, before what was asked after {:?}",
-                    invocation.after
-                ))
+                Err(format!("I-6: answered from {n:?}, asked after {after:?}"))
             };
         }
         if !invocation.read_only {
             return Err("I-6: the accepted result is not the reference executor's".into());
         }
-        let seen = (invocation.after.0..=self.executed().0).find(|n| {
-            self.query(client, SequenceNumber(*n), &invocation.op).as_ref() == Some(result)
-        });
-        seen.map(SequenceNumber).ok_or_else(|| {
-            format!("I-6: a read returned what no state since {:?} holds", invocation.after)
-        })
+        let mut seen = (after.0..=self.executed().0).map(SequenceNumber);
+        seen.find(|n| self.query(*client, *n, &invocation.op).as_ref() == Some(result))
+            .ok_or_else(|| format!("I-6: a read returned what no state since {after:?} holds"))
     }
 
     fn query(&self, client: ClientId, n: SequenceNumber, op: &[u8]) -> Option<Bytes> {

@@ -153,8 +153,6 @@ pub struct World {
     nodes: Vec<Node>,
     clients: Vec<ClientNode>,
     oracle: Oracle,
-    /// The highest sequence number that some client has been told of.
-    told: SequenceNumber,
     trace: Hasher,
     report: Report,
     disk_delay: u64,
@@ -164,6 +162,8 @@ const GROUP: GroupId = GroupId(Digest([7; 32]));
 const START: u64 = 1_700_000_000_000_000_000;
 /// The longest a world may take. Units: microseconds of virtual time.
 const PATIENCE: u64 = 600_000_000;
+/// How long a world goes on after the last answer. Units: microseconds of virtual time.
+const REST: u64 = 5_000_000;
 
 impl World {
     /// A world made from `plan`.
@@ -188,7 +188,6 @@ impl World {
             nodes: Vec::new(),
             clients: Vec::new(),
             events: BTreeMap::new(),
-            told: SequenceNumber(0),
             report: Report::default(),
             disk_delay: rng.u64(1..2_000),
             now: 1,
@@ -283,14 +282,23 @@ impl World {
 
     /// Runs until every client is done, a promise is broken, or patience ends.
     pub fn run(mut self) -> Report {
+        let mut rest_at = None;
         while self.report.violations.is_empty() {
             if self.clients.iter().all(|c| c.workload.is_done()) {
-                break;
+                // What was answered tentatively commits, and whoever lags catches up.
+                self.network.heal();
+                let end = *rest_at.get_or_insert(self.now + REST);
+                if self.now >= end {
+                    break;
+                }
             }
             if self.now > PATIENCE / 4 {
                 self.network.heal();
             }
             let Some(((at, _), event)) = self.events.pop_first() else {
+                if rest_at.is_some() {
+                    break;
+                }
                 self.violation("I-7: nothing more happens, and clients wait".into());
                 break;
             };
@@ -313,10 +321,12 @@ impl World {
         let mut faults = Vec::new();
         for node in &self.nodes {
             if let Some(replica) = &node.replica {
-                faults.extend(self.oracle.compare(replica.executed(), replica.objects()).err());
+                let n = replica.tentative().unwrap_or(replica.executed());
+                faults.extend(self.oracle.compare(n, replica.objects()).err());
             }
         }
         faults.extend(self.oracle.check_tree().err());
+        faults.extend(self.oracle.check_answers().err());
         self.report.violations.extend(faults);
     }
 
@@ -470,7 +480,8 @@ impl World {
         while self.nodes[i].executed < executed {
             let n = self.nodes[i].executed.next();
             let installed = self.nodes[i].replica.as_ref().map(|r| r.health(0));
-            let installed = installed.filter(|health| health.stable >= n && self.nodes[i].jumped(n));
+            let installed =
+                installed.filter(|health| health.stable >= n && self.nodes[i].jumped(n));
             if let Some(health) = installed {
                 // It fetched the state instead: that must be the one everybody else had there.
                 self.report.transfers += 1;
@@ -505,6 +516,7 @@ impl World {
                     let delay = at.0.saturating_sub(self.now);
                     self.schedule(delay, Event::ReplicaTimer { replica: i, timer, at });
                 }
+                Output::Hurry => {}
                 Output::CancelTimer(timer) => {
                     self.nodes[i].timers.remove(&timer);
                 }
@@ -621,19 +633,16 @@ impl World {
             self.violation(format!("I-4x: c{c} was answered twice for {token}"));
             return;
         };
-        match self.oracle.on_answer(ClientId(c as u32), &invocation, &result) {
-            Ok(n) => self.told = self.told.max(n),
-            Err(what) => self.violation(what),
-        }
+        self.oracle.on_answer(ClientId(c as u32), invocation, result, self.report.events);
     }
 
     fn ask(&mut self, c: usize) {
-        let told = self.told;
+        let asked = self.report.events;
         let node = &mut self.clients[c];
         if !node.client.is_open() {
             return;
         }
-        if let Some((token, op, read_only)) = node.workload.next(&mut self.rng, told) {
+        if let Some((token, op, read_only)) = node.workload.next(&mut self.rng, asked) {
             self.client_input(c, ClientInput::Submit { token, op, read_only });
         }
     }

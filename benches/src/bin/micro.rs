@@ -1,5 +1,8 @@
 //! `micro`: what the protocol costs by itself: null operations, one at a time and many in flight, beside a plain TCP round
 //! trip of the same run.
+//!
+//! A round trip over loopback has two prices: a few microseconds where the scheduler keeps both ends on one core, and ten
+//! times that where each has its own and sleeps in between. The second is what two hosts would pay; both are shown.
 
 use anyhow::{Context, Result, bail};
 use bfs_client::local_group::{LocalGroup, Plan};
@@ -8,6 +11,8 @@ use bfs_client::session::{Session, connect};
 use bfs_fs::op::{Caller, FsOp, FsRequest, encode_request};
 use bytes::Bytes;
 use clap::Parser;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::Serialize;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -37,11 +42,13 @@ struct Latency {
 
 #[derive(Serialize)]
 struct Figures {
-    tcp_round_trip: Latency,
+    tcp_two_cores: Latency,
+    tcp_one_core: Latency,
     ordered_n4: Latency,
     read_only_n4: Latency,
     ordered_n1: Latency,
-    ordered_n4_over_tcp: f64,
+    ordered_n4_over_tcp_two_cores: f64,
+    ordered_n4_over_tcp_one_core: f64,
     /// Operations a second at the best number in flight.
     throughput_n4: f64,
     in_flight: usize,
@@ -53,11 +60,26 @@ fn latency(mut samples: Vec<Duration>) -> Latency {
     Latency { p50: at(50), p99: at(99) }
 }
 
-/// The round trip of a small message over loopback TCP, blocking sockets, no Nagle.
-fn tcp_round_trip(rounds: usize) -> Result<Latency> {
+/// Keeps the calling thread on one core.
+fn pin(core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot pin a thread to a core")
+}
+
+/// The round trip of a small message over loopback TCP, blocking sockets, no Nagle, each end pinned to a core.
+fn tcp_round_trip(rounds: usize, cores: [usize; 2]) -> Result<Latency> {
+    std::thread::spawn(move || tcp_round_trip_here(rounds, cores))
+        .join()
+        .unwrap_or_else(|_| bail!("the round trip panicked"))
+}
+
+fn tcp_round_trip_here(rounds: usize, cores: [usize; 2]) -> Result<Latency> {
+    pin(cores[0])?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let echo = std::thread::spawn(move || -> std::io::Result<()> {
+    let echo = std::thread::spawn(move || -> Result<()> {
+        pin(cores[1])?;
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         let mut buffer = [0; 64];
@@ -89,10 +111,18 @@ fn null() -> Bytes {
     encode_request(&FsRequest { caller, op: FsOp::Null { argument: Vec::new(), result: 0 } })
 }
 
-fn one_at_a_time(session: &Session, operations: usize, read_only: bool) -> Result<Latency> {
+fn one_at_a_time(
+    session: &Session,
+    operations: usize,
+    read_only: bool,
+    stop: &Stop,
+) -> Result<Latency> {
     let (sender, receiver) = mpsc::channel();
     let mut samples = Vec::with_capacity(operations);
     for _ in 0..operations {
+        if stop.requested() {
+            bail!("interrupted");
+        }
         let sender = sender.clone();
         let start = Instant::now();
         session.submit(null(), read_only, move |result| drop(sender.send(result)));
@@ -109,7 +139,10 @@ fn throughput(session: &Session, operations: usize, width: usize) -> Result<f64>
     let (sender, receiver) = mpsc::channel();
     let submit = || {
         let sender = sender.clone();
-        session.submit(null(), false, move |result| drop(sender.send(result.is_ok())));
+        session.submit(null(), false, move |result| {
+            // Nobody listens only where this run has failed already.
+            let _ = sender.send(result.is_ok());
+        });
     };
     let start = Instant::now();
     (0..width).for_each(|_| submit());
@@ -132,13 +165,14 @@ fn session(group: &LocalGroup) -> Result<std::sync::Arc<Session>> {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let operations = arguments.operations.max(100);
-    let tcp_round_trip = tcp_round_trip(operations)?;
+    let tcp_two_cores = tcp_round_trip(operations, [0, 1])?;
+    let tcp_one_core = tcp_round_trip(operations, [0, 0])?;
     let stop = Stop::on_signals()?;
     let group = LocalGroup::start(&Plan::new(4, 1, &stop)?)?;
     let four = session(&group)?;
-    one_at_a_time(&four, operations / 10, false)?;
-    let ordered_n4 = one_at_a_time(&four, operations, false)?;
-    let read_only_n4 = one_at_a_time(&four, operations, true)?;
+    one_at_a_time(&four, operations / 10, false, &stop)?;
+    let ordered_n4 = one_at_a_time(&four, operations, false, &stop)?;
+    let read_only_n4 = one_at_a_time(&four, operations, true, &stop)?;
     let mut best = (0.0, 0);
     for width in [8, 32, 64] {
         let rate = throughput(&four, operations * 4, width)?;
@@ -150,25 +184,36 @@ fn main() -> Result<()> {
     drop(group);
     let group = LocalGroup::start(&Plan::new(1, 0, &stop)?)?;
     let one = session(&group)?;
-    one_at_a_time(&one, operations / 10, false)?;
-    let ordered_n1 = one_at_a_time(&one, operations, false)?;
+    one_at_a_time(&one, operations / 10, false, &stop)?;
+    let ordered_n1 = one_at_a_time(&one, operations, false, &stop)?;
     drop(one);
     let figures = Figures {
-        tcp_round_trip,
+        tcp_two_cores,
+        tcp_one_core,
         ordered_n4,
         read_only_n4,
         ordered_n1,
-        ordered_n4_over_tcp: ordered_n4.p50 / tcp_round_trip.p50,
+        ordered_n4_over_tcp_two_cores: ordered_n4.p50 / tcp_two_cores.p50,
+        ordered_n4_over_tcp_one_core: ordered_n4.p50 / tcp_one_core.p50,
         throughput_n4: best.0,
         in_flight: best.1,
     };
-    let row = |name: &str, l: Latency| println!("{name:<28} p50 {:>8.1} µs   p99 {:>8.1} µs", l.p50, l.p99);
-    row("TCP round trip", figures.tcp_round_trip);
+    let row = |name: &str, l: Latency| {
+        println!("{name:<28} p50 {:>8.1} µs   p99 {:>8.1} µs", l.p50, l.p99)
+    };
+    row("TCP round trip, two cores", figures.tcp_two_cores);
+    row("TCP round trip, one core", figures.tcp_one_core);
     row("null, ordered, n = 1", figures.ordered_n1);
     row("null, ordered, n = 4", figures.ordered_n4);
     row("null, read-only, n = 4", figures.read_only_n4);
-    println!("n = 4 over TCP               {:>8.1} times", figures.ordered_n4_over_tcp);
-    println!("throughput, n = 4            {:>8.0} a second with {} in flight", figures.throughput_n4, figures.in_flight);
+    println!(
+        "n = 4 over TCP               {:>8.1} times (two cores), {:.1} times (one core)",
+        figures.ordered_n4_over_tcp_two_cores, figures.ordered_n4_over_tcp_one_core
+    );
+    println!(
+        "throughput, n = 4            {:>8.0} a second with {} in flight",
+        figures.throughput_n4, figures.in_flight
+    );
     if let Some(path) = arguments.json {
         std::fs::write(&path, serde_json::to_string_pretty(&figures)? + "\n")?;
     }

@@ -141,10 +141,12 @@ pub fn last_lines(path: &Path) -> String {
     last.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// `why`, and below it the end of the log if it says anything.
+/// `why`, and below it the end of the log if it says anything more.
 pub fn with_log(why: impl std::fmt::Display, log: &Path) -> String {
-    match last_lines(log) {
-        tail if tail.is_empty() => why.to_string(),
-        tail => format!("{why}\n  the end of its log:\n{tail}"),
+    let (why, tail) = (why.to_string(), last_lines(log));
+    let said_already = why.lines().next().is_some_and(|line| tail.contains(line));
+    match tail.is_empty() || said_already {
+        true => why,
+        false => format!("{why}\n  the end of its log:\n{tail}"),
     }
 }

@@ -74,9 +74,14 @@ impl<O: Object> Checkpoints<O> {
     }
 
     /// The newest state beyond `executed` that 2f+1 replicas signed and that is not here, with their signatures.
-    pub fn certified_beyond(&self, executed: SequenceNumber, quorum: usize) -> Option<Arc<[Checkpoint]>> {
+    pub fn certified_beyond(
+        &self,
+        executed: SequenceNumber,
+        quorum: usize,
+    ) -> Option<Arc<[Checkpoint]>> {
         let voted = self.votes.values().flat_map(BTreeMap::values);
-        let all: Vec<&Checkpoint> = voted.chain(self.ahead.values()).filter(|m| m.n > executed).collect();
+        let all: Vec<&Checkpoint> =
+            voted.chain(self.ahead.values()).filter(|m| m.n > executed).collect();
         let newest_first = {
             let mut states: Vec<_> = all.iter().map(|m| (m.n, m.digest)).collect();
             states.sort_unstable();
@@ -93,7 +98,13 @@ impl<O: Object> Checkpoints<O> {
     }
 
     /// Forgets everything but the state at `n`, which has been fetched and is stable.
-    pub fn install(&mut self, certificate: Arc<[Checkpoint]>, n: SequenceNumber, digest: Digest, objects: Objects<O>) {
+    pub fn install(
+        &mut self,
+        certificate: Arc<[Checkpoint]>,
+        n: SequenceNumber,
+        digest: Digest,
+        objects: Objects<O>,
+    ) {
         self.own = BTreeMap::from([(n, (digest, objects))]);
         self.settle(certificate, n);
     }

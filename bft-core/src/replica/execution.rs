@@ -1,27 +1,97 @@
 //! Execution: committed batches, in order, each request exactly once. [CL99 §4.2, CL02 §5.1]
 
 use super::Replica;
+use crate::auth::Proof;
 use crate::io::{Batch, Destination, Output};
+use crate::log::NamedBatch;
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
+use crate::objects::Objects;
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
 use crate::types::{Digest, PersistId, SequenceNumber};
 use alloc::vec::Vec;
 
+/// A batch that has executed on the strength of being prepared, and can be undone. At most one is. (decision 3)
+#[derive(Clone)]
+pub(super) struct Tentative<O> {
+    n: SequenceNumber,
+    digest: Digest,
+    /// The state before it. It shares all that the batch did not touch.
+    before: Objects<O>,
+    batch: NamedBatch,
+}
+
 impl<S: Service> Replica<S> {
-    /// Executes every batch that is committed-local or decided, and whose predecessors have executed.
-    pub(super) fn execute_committed(&mut self, out: &mut Vec<Output>) {
-        loop {
+    /// Executes every batch that is committed-local or decided, and whose predecessors have executed; then, tentatively,
+    /// the next one if it is prepared.
+    pub(super) fn execute_ready(&mut self, out: &mut Vec<Output>) {
+        while !self.alarmed {
             let n = self.executed.next();
-            let committed = self.log.get(n).and_then(|entry| entry.committed.as_ref());
-            let Some((batch, after)) = committed else { return };
-            let (Some(batch), after) = (batch.batch(), *after) else { return };
-            self.execute_batch(n, &batch, Some(after), out);
-            self.executed = n;
-            self.proposed = self.proposed.max(n);
-            self.view_timer.progress();
-            if n.0.is_multiple_of(self.config.checkpoint_interval) {
-                self.take_checkpoint(n, out);
+            let Some(entry) = self.log.get(n) else { return };
+            if let Some((batch, after)) = &entry.committed {
+                let (batch, after) = (batch.clone(), *after);
+                self.execute_committed(n, &batch, after, out);
+            } else if let (Some(accepted), Some(after), None) =
+                (&entry.pre_prepare, entry.prepared, &self.tentative)
+            {
+                let batch = accepted.batch.clone();
+                return self.execute_tentatively(n, batch, after, out);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Makes batch `n` final: it has executed tentatively, or does so now.
+    fn execute_committed(
+        &mut self,
+        n: SequenceNumber,
+        batch: &NamedBatch,
+        after: PersistId,
+        out: &mut Vec<Output>,
+    ) {
+        if self.tentative.as_ref().is_some_and(|tentative| tentative.digest != batch.digest) {
+            self.roll_back(out);
+        }
+        if self.tentative.take().is_none() {
+            let Some(whole) = batch.batch() else { return };
+            self.execute_batch(n, &whole, false, after, out);
+        }
+        self.executed = n;
+        self.proposed = self.proposed.max(n);
+        self.view_timer.progress();
+        self.release_reads(out);
+        if n.0.is_multiple_of(self.config.checkpoint_interval) {
+            self.take_checkpoint(n, out);
+        }
+    }
+
+    /// Executes a prepared batch before it commits. Its replies say so, and a client needs 2f+1 of one view. [CL02 §5.1.2]
+    fn execute_tentatively(
+        &mut self,
+        n: SequenceNumber,
+        batch: NamedBatch,
+        after: PersistId,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(whole) = batch.batch() else { return };
+        let before = self.objects.clone();
+        self.execute_batch(n, &whole, true, after, out);
+        self.tentative = Some(Tentative { n, digest: batch.digest, before, batch });
+    }
+
+    /// Undoes the tentative batch, of which nothing remains but what its clients were told: too few of them agree.
+    ///
+    /// Effects: its requests wait again.
+    pub(super) fn roll_back(&mut self, out: &mut Vec<Output>) {
+        let Some(tentative) = self.tentative.take() else { return };
+        assert_eq!(tentative.n, self.executed.next(), "only the newest batch is ever undone");
+        self.objects = tentative.before;
+        self.drop_held_reads();
+        for named in tentative.batch.requests {
+            if let (Some(body), true) = (named.body, named.proof != Proof::Unchecked) {
+                // It may have come again in the meantime.
+                let _ = self.keep(named.digest, &body, named.proof, out);
             }
         }
     }
@@ -31,7 +101,8 @@ impl<S: Service> Replica<S> {
         &mut self,
         n: SequenceNumber,
         batch: &Batch,
-        after: Option<PersistId>,
+        tentative: bool,
+        after: PersistId,
         out: &mut Vec<Output>,
     ) {
         self.objects.begin(n);
@@ -39,7 +110,7 @@ impl<S: Service> Replica<S> {
         self.objects.set_clock(time);
         for (digest, request) in &batch.requests {
             let ctx = Context { client: request.request.client, time, n };
-            self.execute_request(&ctx, *digest, request, after, out);
+            self.execute_request(&ctx, *digest, request, tentative, after, out);
         }
     }
 
@@ -48,9 +119,11 @@ impl<S: Service> Replica<S> {
         ctx: &Context,
         digest: Digest,
         signed: &SignedRequest,
-        after: Option<PersistId>,
+        tentative: bool,
+        after: PersistId,
         out: &mut Vec<Output>,
     ) {
+        let after = Some(after);
         let request = &signed.request;
         let (n, outcome) = match self.objects.standing(request, digest, self.config.slots) {
             Standing::Next => (ctx.n, self.perform(ctx, digest, request)),
@@ -63,7 +136,8 @@ impl<S: Service> Replica<S> {
             }
             Standing::Later | Standing::Refused(_) => return self.requests.remove(digest),
         };
-        self.send_reply(request, digest, n, &outcome, signed.replier, after, out);
+        let tentative = tentative && n == ctx.n;
+        self.send_reply(request, digest, n, &outcome, signed.replier, tentative, after, out);
         self.requests.advance(request.client, request.slot, request.session, request.seq);
     }
 

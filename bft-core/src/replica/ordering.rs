@@ -193,6 +193,7 @@ impl<S: Service> Replica<S> {
         }
         if self.prepared(n) {
             self.commit(n, out);
+            self.execute_ready(out);
         }
         if self.committed_local(n) {
             let entry = self.log.get_mut(n);
@@ -200,7 +201,7 @@ impl<S: Service> Replica<S> {
                 let accepted = entry.pre_prepare.as_ref().map(|accepted| accepted.batch.clone());
                 entry.committed = accepted.zip(entry.prepared);
             }
-            self.execute_committed(out);
+            self.execute_ready(out);
         }
     }
 

@@ -16,6 +16,8 @@ use alloc::vec::Vec;
 
 /// Results up to this size travel whole from every replica; of larger ones one replica sends the bytes. Units: bytes.
 const ALWAYS_WHOLE: usize = 256;
+/// How many answers may wait for the tentative batch to commit.
+const MAX_HELD_READS: usize = 4096;
 
 /// A request that has not executed here.
 #[derive(Clone, Debug)]
@@ -221,7 +223,18 @@ impl<S: Service> Replica<S> {
         match self.objects.standing(&request.request, digest, self.config.slots) {
             Standing::Executed(n, outcome) => {
                 let replier = request.replier;
-                self.send_reply(&request.request, digest, n, &outcome, replier, None, out);
+                let tentative = n > self.executed;
+                let after = self.log.get(n).and_then(|entry| entry.prepared);
+                self.send_reply(
+                    &request.request,
+                    digest,
+                    n,
+                    &outcome,
+                    replier,
+                    tentative,
+                    after,
+                    out,
+                );
                 return Ok(());
             }
             Standing::Ended => {
@@ -248,7 +261,7 @@ impl<S: Service> Replica<S> {
     /// Keeps a request that has not executed.
     ///
     /// Errors: `Duplicate`; `SlotConflict` where another request of the same seq came first.
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         digest: Digest,
         request: &Arc<SignedRequest>,
@@ -313,7 +326,7 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// A read, answered from the committed state as it is. (decision 2)
+    /// A read, answered from the state as it is, once that has committed. (decisions 2 and 3)
     ///
     /// Errors: `UnknownSession`; `TooOften` before the read gate opens.
     pub(super) fn on_read(
@@ -347,8 +360,29 @@ impl<S: Service> Replica<S> {
             version: version.unwrap_or(self.executed),
             result: result.map(|result| self.share(result, m.replier)),
         };
-        self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+        if reply.version <= self.executed {
+            self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+            return Ok(());
+        }
+        // It saw the tentative batch, and its answer waits until that commits. (decision 3)
+        if self.held_reads.len() >= MAX_HELD_READS {
+            return Err(Rejection::TooOften);
+        }
+        self.held_reads.push((client, reply));
+        out.push(Output::Hurry);
         Ok(())
+    }
+
+    /// What the held reads saw has committed.
+    pub(super) fn release_reads(&mut self, out: &mut Vec<Output>) {
+        for (client, reply) in core::mem::take(&mut self.held_reads) {
+            self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+        }
+    }
+
+    /// What the held reads saw was undone: nobody is told.
+    pub(super) fn drop_held_reads(&mut self) {
+        self.held_reads.clear();
     }
 
     /// A result whole, or only its digest where another replica sends it.
@@ -369,6 +403,7 @@ impl<S: Service> Replica<S> {
         n: SequenceNumber,
         outcome: &Outcome,
         replier: ReplicaId,
+        tentative: bool,
         after: Option<PersistId>,
         out: &mut Vec<Output>,
     ) {
@@ -385,7 +420,7 @@ impl<S: Service> Replica<S> {
             seq: request.seq,
             request: digest,
             n,
-            tentative: false,
+            tentative,
             outcome,
         };
         self.send(Destination::Client(request.client), Message::Reply(reply), after, out);

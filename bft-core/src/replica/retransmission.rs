@@ -172,7 +172,7 @@ impl<S: Service> Replica<S> {
             entry.committed = Some((named, after));
             entry.decisions.clear();
         }
-        self.execute_committed(out);
+        self.execute_ready(out);
     }
 
     /// Sends this replica's own part in `n` to one that has come no further than `held`.

@@ -180,6 +180,8 @@ impl<S: Service> Replica<S> {
         let Some(transfer) = self.transfer.take() else { return };
         let (n, certificate) = (transfer.n, transfer.certificate);
         let Some(tree) = transfer.assembly.finish().filter(|_| n > self.executed) else { return };
+        self.tentative = None;
+        self.drop_held_reads();
         self.objects = Objects { tree, ..Objects::default() };
         let digest = self.objects.digest();
         assert_eq!(digest, transfer.digest, "every part was checked");
@@ -191,6 +193,6 @@ impl<S: Service> Replica<S> {
         self.review_pending();
         self.view_timer.progress();
         self.persist(Record::Stable { certificate }, out);
-        self.execute_committed(out);
+        self.execute_ready(out);
     }
 }

@@ -9,9 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 
 /// Where a subtree stands: all ids below it begin with the first `depth` nibbles of `prefix`.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub struct Address {
     prefix: u128,
     depth: u8,
@@ -90,7 +88,9 @@ impl Part {
     fn is_well_formed(&self) -> bool {
         match self {
             Part::Node { level, occupied, children, .. } => {
-                *level < 32 && children.len() == occupied.count_ones() as usize && children.len() >= 2
+                *level < 32
+                    && children.len() == occupied.count_ones() as usize
+                    && children.len() >= 2
             }
             Part::Leaf { object, .. } => object.len() <= super::MAX_OBJECT + 64,
         }

@@ -15,6 +15,7 @@ use workloads::latency::{self, Latency, Percentiles};
 use workloads::progress::{Console, Lines};
 use workloads::stop::Stop;
 use workloads::tree::SourceTree;
+use workloads::verify::verify;
 
 /// The Andrew-style benchmark on native memory, on BFS, and on BFS without replication
 #[derive(Parser)]
@@ -69,7 +70,7 @@ fn compare(arguments: &Arguments) -> Result<bool> {
         let text = serde_json::to_string_pretty(&figures)? + "\n";
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(figures.targets.iter().all(|target| target.not_run.is_none() && target.errors == 0))
+    Ok(figures.targets.iter().all(TargetFigures::is_sound))
 }
 
 /// Where the work is done. Dropping it takes everything away.
@@ -98,6 +99,15 @@ impl Place {
             Self::Folder(path) => work(path),
             Self::Group { group, mount } => group.supervise(|| work(mount), |_| {}),
         }
+    }
+
+    /// Takes what the kernel has cached out of the way, where there is a mount.
+    fn mount_again(&mut self) -> Result<()> {
+        if let Self::Group { group, mount } = self {
+            group.unmount(mount)?;
+            group.mount(mount, "")?;
+        }
+        Ok(())
     }
 
     /// What the replicas hold, beside what the group file lets their file systems take.
@@ -137,20 +147,16 @@ struct Target {
     place: Option<Place>,
     not_run: Option<String>,
     reports: Vec<Report>,
+    digests_match: Option<bool>,
     latency: Option<Latency>,
     memory: Option<Memory>,
 }
 
 impl Target {
     fn new(name: &'static str, place: Result<Place>) -> Self {
-        let mut target = Self {
-            name,
-            place: None,
-            not_run: None,
-            reports: Vec::new(),
-            latency: None,
-            memory: None,
-        };
+        let (reports, digests_match, latency, memory) = (Vec::new(), None, None, None);
+        let mut target =
+            Self { name, place: None, not_run: None, reports, digests_match, latency, memory };
         match place {
             Ok(place) => target.place = Some(place),
             Err(error) => target.give_up(&error),
@@ -160,7 +166,6 @@ impl Target {
 
     /// Takes the target out of the comparison; the others go on.
     fn give_up(&mut self, error: &anyhow::Error) {
-        eprintln!("{}: not run: {error:#}", self.name);
         self.not_run = Some(format!("{error:#}"));
         self.place = None;
     }
@@ -191,8 +196,12 @@ impl Bench<'_> {
             (UNREPLICATED, &|| Place::group(1, 0, self.stop)),
         ];
         for (name, place) in places {
-            targets.push(Target::new(name, place()));
+            let target = Target::new(name, place());
             self.go_on()?;
+            if let Some(why) = &target.not_run {
+                self.console.note(&format!("{name}: not run: {why}"));
+            }
+            targets.push(target);
         }
         for round in 1..=self.arguments.rounds {
             for target in &mut targets {
@@ -206,7 +215,6 @@ impl Bench<'_> {
                 let operations = self.arguments.operations as usize;
                 target.latency =
                     Some(place.work(|dir| latency::measure(dir, operations, self.stop))?);
-                target.memory = place.memory()?;
                 Ok(())
             });
             self.go_on()?;
@@ -225,19 +233,30 @@ impl Bench<'_> {
     fn round(&self, target: &mut Target, place: &mut Place, round: u32) -> Result<()> {
         self.console.note(&format!("{}: round {round} of {}", target.name, self.arguments.rounds));
         let Arguments { copies, jobs, .. } = *self.arguments;
+        let folder = format!("round-{round}");
         let report = place.work(|dir| -> Result<Report> {
-            let dir = dir.join(format!("round-{round}"));
+            let dir = dir.join(&folder);
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             let options = Options { copies, jobs: jobs as usize };
-            let report = andrew::run(self.tree, &dir, options, &self.console, self.stop);
-            fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-            Ok(report)
+            Ok(andrew::run(self.tree, &dir, options, &self.console, self.stop))
         })?;
         for error in report.first_errors.iter().take(ERRORS_SHOWN) {
             self.console.note(&format!("{}: {error}", target.name));
         }
         target.reports.push(report);
-        Ok(())
+        // While the replicas still hold all the files.
+        target.memory = place.memory()?;
+        if round == self.arguments.rounds {
+            place.mount_again()?;
+            let verified = place.work(|dir| {
+                verify(self.tree, &dir.join(&folder), copies, &self.console, self.stop)
+            });
+            target.digests_match = Some(verified.all_match());
+        }
+        place.work(|dir| {
+            let dir = dir.join(&folder);
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
+        })
     }
 
     fn summary(&self, targets: &[Target]) -> Figures {
@@ -282,6 +301,8 @@ struct TargetFigures {
     compiled: Vec<u64>,
     /// Operations and compilers that failed, in all rounds.
     errors: u64,
+    /// Whether the files of the last round, mounted again, had their sources' digests.
+    digests_match: Option<bool>,
     /// Nothing if not even one round was done.
     total_seconds: Option<Seconds>,
     phases: Vec<PhaseSeconds>,
@@ -303,7 +324,8 @@ struct Seconds {
     min: f64,
 }
 
-/// The physical memory of each replica by id, nothing for one that ended, and what its file system may take. Units: MiB.
+/// The physical memory of each replica by id at the end of the last round's work, nothing for one that ended, and what its
+/// file system may take. Units: MiB.
 #[derive(Clone, Serialize)]
 struct Memory {
     replicas_mib: Vec<Option<f64>>,
@@ -312,10 +334,24 @@ struct Memory {
 }
 
 /// How many times as long one target took as another.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Serialize)]
 struct Ratios {
+    total: Ratio,
+    phases: Vec<PhaseRatio>,
+}
+
+/// Of the medians, and of the minima.
+#[derive(Clone, Copy, Serialize)]
+struct Ratio {
     median: f64,
     min: f64,
+}
+
+#[derive(Serialize)]
+struct PhaseRatio {
+    name: &'static str,
+    #[serde(flatten)]
+    ratio: Ratio,
 }
 
 impl Seconds {
@@ -323,12 +359,17 @@ impl Seconds {
         seconds.sort_unstable_by(f64::total_cmp);
         let middle = seconds.len() / 2;
         let upper = *seconds.get(middle)?;
-        let lower = if seconds.len() % 2 == 0 { seconds[middle - 1] } else { upper };
+        let lower = if seconds.len().is_multiple_of(2) { seconds[middle - 1] } else { upper };
         Some(Self { median: (lower + upper) / 2.0, min: seconds[0] })
     }
 }
 
 impl TargetFigures {
+    /// Whether it ran to its end without an error and kept what was written.
+    fn is_sound(&self) -> bool {
+        self.not_run.is_none() && self.errors == 0 && self.digests_match == Some(true)
+    }
+
     fn of(target: &Target) -> Self {
         let reports = &target.reports;
         let phase = |phase: Phase| {
@@ -342,6 +383,7 @@ impl TargetFigures {
             rounds_done: reports.len(),
             compiled: reports.iter().map(|report| report.compiled).collect(),
             errors: reports.iter().map(|report| report.errors).sum(),
+            digests_match: target.digests_match,
             total_seconds: Seconds::of(reports.iter().map(|report| report.total_seconds).collect()),
             phases: Phase::ALL.into_iter().filter_map(phase).collect(),
             latency: target.latency,
@@ -350,15 +392,25 @@ impl TargetFigures {
     }
 }
 
+impl Ratio {
+    fn of(over: Seconds, under: Seconds) -> Self {
+        Self { median: over.median / under.median, min: over.min / under.min }
+    }
+}
+
 impl Ratios {
     fn of(targets: &[TargetFigures], over: &str, under: &str) -> Option<Self> {
-        let seconds = |name: &str| {
-            let target = targets.iter().find(|target| target.name == name)?;
-            // A target that gave up half-way is no measure of another.
-            if target.not_run.is_none() { target.total_seconds } else { None }
+        // A target that gave up half-way is no measure of another.
+        let find = |name: &str| {
+            targets.iter().find(|target| target.name == name && target.not_run.is_none())
         };
-        let (over, under) = (seconds(over)?, seconds(under)?);
-        Some(Self { median: over.median / under.median, min: over.min / under.min })
+        let (over, under) = (find(over)?, find(under)?);
+        let phases = over.phases.iter().zip(&under.phases).map(|(over, under)| PhaseRatio {
+            name: over.name,
+            ratio: Ratio::of(over.seconds, under.seconds),
+        });
+        let total = Ratio::of(over.total_seconds?, under.total_seconds?);
+        Some(Self { total, phases: phases.collect() })
     }
 }
 
@@ -381,28 +433,31 @@ fn print_table(figures: &Figures) {
     }
     row("total", &|target| show_seconds(target.total_seconds));
     row("errors", &|target| target.errors.to_string());
+    row("digests match", &|target| match target.digests_match {
+        Some(true) => "yes".into(),
+        Some(false) => "NO".into(),
+        None => "-".into(),
+    });
     println!("\n{:<20}µs: p50 / p99", "");
-    let operations: [(&str, fn(&Latency) -> Percentiles); 4] = [
-        ("stat", |latency| latency.stat),
-        ("create, close", |latency| latency.create),
-        ("write 4 KiB, fsync", |latency| latency.write_4k_fsync),
-        ("open, read 4 KiB", |latency| latency.read_4k),
-    ];
-    for (name, of) in operations {
+    let operation = |name: &str, of: &dyn Fn(&Latency) -> Percentiles| {
         row(name, &|target| show_latency(target.latency.as_ref().map(of)));
-    }
+    };
+    operation("stat", &|latency| latency.stat);
+    operation("create, close", &|latency| latency.create);
+    operation("write 4 KiB, fsync", &|latency| latency.write_4k_fsync);
+    operation("open, read 4 KiB", &|latency| latency.read_4k);
     print_rest(figures);
 }
 
 fn print_rest(figures: &Figures) {
     println!();
-    let ratios = [(UNREPLICATED, figures.bfs_over_unreplicated), (NATIVE, figures.bfs_over_native)];
-    for (other, ratio) in ratios {
-        if let Some(Ratios { median, min }) = ratio {
-            println!(
-                "{BFS} took {median:.2} times as long as {other} (by the minima {min:.2} times)"
-            );
-        }
+    let ratios =
+        [(UNREPLICATED, &figures.bfs_over_unreplicated), (NATIVE, &figures.bfs_over_native)];
+    for (other, ratios) in ratios {
+        let Some(Ratios { total: Ratio { median, min }, phases }) = ratios else { continue };
+        println!("{BFS} took {median:.2} times as long as {other} (by the minima {min:.2} times)");
+        let phase = |phase: &PhaseRatio| format!("{} {:.1}", phase.name, phase.ratio.median);
+        println!("  by phase: {}", phases.iter().map(phase).collect::<Vec<_>>().join(", "));
     }
     for TargetFigures { name, memory, not_run, .. } in &figures.targets {
         if let Some(Memory { replicas_mib, budget_mib, within_budget }) = memory {
@@ -440,6 +495,7 @@ mod tests {
             rounds_done: seconds.len(),
             compiled: Vec::new(),
             errors: 0,
+            digests_match: Some(true),
             total_seconds: Seconds::of(seconds.to_vec()),
             phases: Vec::new(),
             latency: None,
@@ -461,8 +517,18 @@ mod tests {
         let targets =
             [slow, target(UNREPLICATED, &[2.0], None), target(NATIVE, &[1.0], Some("no place"))];
         let ratio = Ratios::of(&targets, BFS, UNREPLICATED).unwrap();
-        assert_eq!((ratio.median, ratio.min), (2.5, 2.0));
+        assert_eq!((ratio.total.median, ratio.total.min), (2.5, 2.0));
         assert!(Ratios::of(&targets, BFS, NATIVE).is_none());
+    }
+
+    #[test]
+    fn one_error_one_wrong_digest_or_a_target_that_gave_up_is_not_sound() {
+        let sound = || target(BFS, &[1.0], None);
+        assert!(sound().is_sound());
+        assert!(!TargetFigures { errors: 1, ..sound() }.is_sound());
+        assert!(!TargetFigures { digests_match: Some(false), ..sound() }.is_sound());
+        assert!(!TargetFigures { digests_match: None, ..sound() }.is_sound());
+        assert!(!target(BFS, &[1.0], Some("no /dev/fuse")).is_sound());
     }
 
     #[test]
