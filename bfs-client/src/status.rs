@@ -33,6 +33,8 @@ pub struct Observation {
     pub stable: SequenceNumber,
     /// The digest of the state at `stable`.
     pub stable_digest: Digest,
+    /// Whether its primary has let a request wait for longer than the view timeout.
+    pub suspects_primary: bool,
     /// From question to answer.
     pub latency: Duration,
 }
@@ -154,6 +156,8 @@ pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
     let agree = count(Standing::Agrees);
     if count(Standing::Differs) > size.f() || are_split(size, observed) {
         Health::Compromised
+    } else if primary_is_out(size, observed) {
+        Health::Stalled
     } else if agree >= size.n() {
         Health::Healthy
     } else if agree > size.quorum() {
@@ -163,6 +167,16 @@ pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
     } else {
         Health::Stalled
     }
+}
+
+/// Whether the primary does not answer, or f+1 replicas, one of them correct, wait for it in vain: nothing is ordered until
+/// it is back, for there is no view change yet.
+fn primary_is_out(size: ClusterSize, observed: &[Option<Observation>]) -> bool {
+    let answers = || observed.iter().flatten();
+    let Some(view) = vouched(size, answers().map(|o| o.view)) else { return true };
+    let answer = observed.get(size.primary(view).index());
+    let suspects = answers().filter(|o| o.suspects_primary).count();
+    !matches!(answer, Some(Some(_))) || suspects >= size.weak()
 }
 
 /// The highest value that at least f+1 replicas reach, so that a correct one does; of fewer answers, the lowest.
@@ -294,6 +308,9 @@ impl Report {
             Health::NoSpare => {
                 format!("{agree}; if one more fails, the group stops until it is back")
             }
+            Health::Stalled if self.agreeing >= self.quorum => {
+                format!("{agree}, but the primary orders nothing; nothing is lost")
+            }
             Health::Stalled => format!("{agree}, {} are needed; nothing is lost", self.quorum),
             Health::Compromised => {
                 format!("more than f = {} replicas have another state than the rest", self.f)
@@ -333,6 +350,7 @@ mod tests {
             last_executed: SequenceNumber(executed),
             stable: SequenceNumber(stable),
             stable_digest: Digest([digest; 32]),
+            suspects_primary: false,
             latency: Duration::from_micros(1500),
         })
     }
@@ -351,10 +369,19 @@ mod tests {
     }
 
     #[test]
+    fn without_its_primary_a_group_stalls_until_it_can_change_views() {
+        let health = |observed: &[_]| health(size(4, 1), observed);
+        assert_eq!(health(&[None, fine(), fine(), fine()]), Health::Stalled);
+        let waits = fine().map(|o| Observation { suspects_primary: true, ..o });
+        assert_eq!(health(&[fine(), waits, fine(), fine()]), Health::Healthy, "one may lie");
+        assert_eq!(health(&[fine(), waits, waits, fine()]), Health::Stalled);
+    }
+
+    #[test]
     fn the_words_of_a_group_of_seven() {
         let health = |down: usize| {
             let mut observed = [fine(); 7];
-            observed[..down].fill(None);
+            observed[7 - down..].fill(None);
             health(size(7, 2), &observed)
         };
         assert_eq!(health(0), Health::Healthy);

@@ -33,19 +33,21 @@ use zeroize::Zeroize;
 )]
 pub struct KeyId(pub u32);
 
-/// A truncated MAC, 16 bytes. Compared in constant time only, hence no `PartialEq` of its own use: see [`Tag::matches`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+/// A truncated MAC, 16 bytes.
+#[derive(Clone, Copy, Debug, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Tag([u8; 16]);
+
+impl PartialEq for Tag {
+    /// Takes the same time wherever the two differ.
+    fn eq(&self, other: &Tag) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+}
 
 impl Tag {
     /// Wraps what a [`Crypto`] computed.
     pub fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
-    }
-
-    /// Whether the two are the same, in time that does not depend on where they differ.
-    pub fn matches(&self, other: &Tag) -> bool {
-        self.0.iter().zip(other.0.iter()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
 }
 
@@ -411,6 +413,6 @@ impl Authority {
             .into_iter()
             .flatten()
             .find(|(known, _)| *known == id)
-            .is_some_and(|(_, key)| self.crypto.mac(key, digest).matches(tag))
+            .is_some_and(|(_, key)| self.crypto.mac(key, digest) == *tag)
     }
 }

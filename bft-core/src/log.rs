@@ -137,6 +137,11 @@ impl Entry {
         self.pre_prepare.as_ref().map(|accepted| accepted.batch.digest)
     }
 
+    /// The record that must be durable before a client is told what the batch did.
+    pub fn executable_after(&self) -> Option<PersistId> {
+        self.committed.as_ref().map(|(_, after)| *after).or(self.prepared)
+    }
+
     /// Every batch that this entry holds, whatever its standing.
     pub fn batches_mut(&mut self) -> impl Iterator<Item = &mut NamedBatch> {
         let accepted = self.pre_prepare.iter_mut().map(|accepted| &mut accepted.batch);

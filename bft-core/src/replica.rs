@@ -198,7 +198,7 @@ impl<S: Service> Replica<S> {
                 }
             }
             Input::Timeout(Timer::Status) => self.on_status_timeout(now, out),
-            Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(out),
+            Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(),
             Input::Connected { peer, entropy } => self.on_connected(now, peer, entropy, out),
             Input::Persisted(id) => self.durable = self.durable.max(id),
             Input::JobDone(JobResult::CheckpointSigned { n, digest, signature }) => {

@@ -2,13 +2,13 @@
 
 use super::Replica;
 use crate::auth::Proof;
-use crate::io::{Batch, Destination, Output};
+use crate::io::{Destination, Output};
 use crate::log::NamedBatch;
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
 use crate::objects::Objects;
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
-use crate::types::{Digest, PersistId, SequenceNumber};
+use crate::types::{Digest, SequenceNumber};
 use alloc::vec::Vec;
 
 /// A batch that has executed on the strength of being prepared, and can be undone. At most one is. (decision 3)
@@ -28,36 +28,30 @@ impl<S: Service> Replica<S> {
         while !self.alarmed {
             let n = self.executed.next();
             let Some(entry) = self.log.get(n) else { return };
-            if let Some((batch, after)) = &entry.committed {
-                let (batch, after) = (batch.clone(), *after);
-                self.execute_committed(n, &batch, after, out);
-            } else if let (Some(accepted), Some(after), None) =
-                (&entry.pre_prepare, entry.prepared, &self.tentative)
-            {
-                let batch = accepted.batch.clone();
-                return self.execute_tentatively(n, batch, after, out);
-            } else {
-                return;
+            match (&entry.committed, &entry.pre_prepare, entry.prepared, &self.tentative) {
+                (Some((batch, _)), ..) => {
+                    let batch = batch.clone();
+                    self.execute_committed(n, &batch, out);
+                }
+                (None, Some(accepted), Some(_), None) => {
+                    let batch = accepted.batch.clone();
+                    return self.execute_tentatively(n, batch, out);
+                }
+                _ => return,
             }
         }
     }
 
     /// Makes batch `n` final: it has executed tentatively, or does so now.
-    fn execute_committed(
-        &mut self,
-        n: SequenceNumber,
-        batch: &NamedBatch,
-        after: PersistId,
-        out: &mut Vec<Output>,
-    ) {
+    fn execute_committed(&mut self, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
         if self.tentative.as_ref().is_some_and(|tentative| tentative.digest != batch.digest) {
             self.roll_back(out);
         }
-        if self.tentative.take().is_none() {
-            let Some(whole) = batch.batch() else { return };
-            self.execute_batch(n, &whole, false, after, out);
-        }
+        let has_executed = self.tentative.take().is_some();
         self.executed = n;
+        if !has_executed {
+            self.execute_batch(n, batch, out);
+        }
         self.proposed = self.proposed.max(n);
         self.view_timer.progress();
         self.release_reads(out);
@@ -67,16 +61,9 @@ impl<S: Service> Replica<S> {
     }
 
     /// Executes a prepared batch before it commits. Its replies say so, and a client needs 2f+1 of one view. [CL02 §5.1.2]
-    fn execute_tentatively(
-        &mut self,
-        n: SequenceNumber,
-        batch: NamedBatch,
-        after: PersistId,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(whole) = batch.batch() else { return };
+    fn execute_tentatively(&mut self, n: SequenceNumber, batch: NamedBatch, out: &mut Vec<Output>) {
         let before = self.objects.clone();
-        self.execute_batch(n, &whole, true, after, out);
+        self.execute_batch(n, &batch, out);
         self.tentative = Some(Tentative { n, digest: batch.digest, before, batch });
     }
 
@@ -96,21 +83,17 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// Executes one batch. Replies leave once `after`, the P record, is durable.
-    pub(super) fn execute_batch(
-        &mut self,
-        n: SequenceNumber,
-        batch: &Batch,
-        tentative: bool,
-        after: PersistId,
-        out: &mut Vec<Output>,
-    ) {
+    /// Executes one batch and answers its clients; the replies of one beyond `executed` are tentative.
+    ///
+    /// Requires: the batch is complete, as everything prepared or decided is.
+    fn execute_batch(&mut self, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
         self.objects.begin(n);
         let time = self.objects.clock().advanced_to(batch.time);
         self.objects.set_clock(time);
-        for (digest, request) in &batch.requests {
-            let ctx = Context { client: request.request.client, time, n };
-            self.execute_request(&ctx, *digest, request, tentative, after, out);
+        for named in &batch.requests {
+            let Some(body) = &named.body else { continue };
+            let ctx = Context { client: named.client, time, n };
+            self.execute_request(&ctx, named.digest, body, out);
         }
     }
 
@@ -119,11 +102,8 @@ impl<S: Service> Replica<S> {
         ctx: &Context,
         digest: Digest,
         signed: &SignedRequest,
-        tentative: bool,
-        after: PersistId,
         out: &mut Vec<Output>,
     ) {
-        let after = Some(after);
         let request = &signed.request;
         let (n, outcome) = match self.objects.standing(request, digest, self.config.slots) {
             Standing::Next => (ctx.n, self.perform(ctx, digest, request)),
@@ -131,13 +111,12 @@ impl<S: Service> Replica<S> {
             Standing::Executed(n, outcome) => (n, outcome),
             Standing::Ended => {
                 let ended = Message::SessionEnded(request.session);
-                self.send(Destination::Client(request.client), ended, after, out);
+                self.send(Destination::Client(request.client), ended, None, out);
                 return self.requests.remove(digest);
             }
             Standing::Later | Standing::Refused(_) => return self.requests.remove(digest),
         };
-        let tentative = tentative && n == ctx.n;
-        self.send_reply(request, digest, n, &outcome, signed.replier, tentative, after, out);
+        self.send_reply(signed, digest, n, outcome, out);
         self.requests.advance(request.client, request.slot, request.session, request.seq);
     }
 

@@ -3,13 +3,14 @@
 use super::Replica;
 use crate::auth::Proof;
 use crate::io::{Destination, Output, Rejection};
+use crate::log::Entry;
 use crate::messages::{
     Message, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId, SignedRequest,
     result_digest,
 };
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
-use crate::types::{ClientId, Digest, Peer, PersistId, ReplicaId, SequenceNumber, Slot};
+use crate::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -222,19 +223,7 @@ impl<S: Service> Replica<S> {
         let supplied = self.supply(digest, &request, proof, out);
         match self.objects.standing(&request.request, digest, self.config.slots) {
             Standing::Executed(n, outcome) => {
-                let replier = request.replier;
-                let tentative = n > self.executed;
-                let after = self.log.get(n).and_then(|entry| entry.prepared);
-                self.send_reply(
-                    &request.request,
-                    digest,
-                    n,
-                    &outcome,
-                    replier,
-                    tentative,
-                    after,
-                    out,
-                );
+                self.send_reply(&request, digest, n, outcome, out);
                 return Ok(());
             }
             Standing::Ended => {
@@ -394,24 +383,21 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// Tells the client what became of its request.
-    #[allow(clippy::too_many_arguments)]
+    /// Tells the client what became of its request in batch `n`, once the record that allows it is durable.
     pub(super) fn send_reply(
         &self,
-        request: &Request,
+        signed: &SignedRequest,
         digest: Digest,
         n: SequenceNumber,
-        outcome: &Outcome,
-        replier: ReplicaId,
-        tentative: bool,
-        after: Option<PersistId>,
+        outcome: Outcome,
         out: &mut Vec<Output>,
     ) {
+        let request = &signed.request;
         let outcome = match outcome {
             Outcome::Result(ResultBody::Whole(result)) => {
-                Outcome::Result(self.share(result.clone(), replier))
+                Outcome::Result(self.share(result, signed.replier))
             }
-            other => other.clone(),
+            other => other,
         };
         let reply = Reply {
             view: self.view,
@@ -420,9 +406,10 @@ impl<S: Service> Replica<S> {
             seq: request.seq,
             request: digest,
             n,
-            tentative,
+            tentative: n > self.executed,
             outcome,
         };
+        let after = self.log.get(n).and_then(Entry::executable_after);
         self.send(Destination::Client(request.client), Message::Reply(reply), after, out);
     }
 }

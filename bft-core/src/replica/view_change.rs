@@ -55,8 +55,7 @@ impl<S: Service> Replica<S> {
     }
 
     /// The primary has let a request wait for too long.
-    pub(super) fn on_view_change_timeout(&mut self, out: &mut Vec<Output>) {
-        let _ = out;
+    pub(super) fn on_view_change_timeout(&mut self) {
         self.view_timer.armed = false;
         self.view_timer.expired = true;
     }
