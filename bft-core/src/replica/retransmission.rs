@@ -9,10 +9,13 @@ use crate::log::{Decision, NamedBatch};
 use crate::messages::{Commit, Committed, Held, Message, Prepare, Status};
 use crate::service::Service;
 use crate::types::{Digest, Now, Peer, ReplicaId, SequenceNumber};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// How many sequence numbers one answer to a STATUS covers: the next STATUS asks for the rest.
 const MAX_REPAIRED: usize = 32;
+/// About how many bytes of requests one answer holds.
+const MAX_REPAIRED_BYTES: usize = 4 << 20;
 /// While nothing is missing, STATUS goes out this many times less often.
 const IDLE_FACTOR: u32 = 10;
 
@@ -105,10 +108,16 @@ impl<S: Service> Replica<S> {
         }
     }
 
+    /// Sends requests that `from` lacks, by digest, as many as one answer should hold.
     fn repair_bodies(&self, from: ReplicaId, missing: &[Digest], out: &mut Vec<Output>) {
-        let bodies = self.log.batches().flat_map(|batch| &batch.requests);
-        for named in bodies.filter(|named| missing.contains(&named.digest)) {
-            if let Some(body) = &named.body {
+        let mut missing: BTreeSet<&Digest> = missing.iter().collect();
+        let mut bytes = 0;
+        for named in self.log.batches().flat_map(|batch| &batch.requests) {
+            if missing.is_empty() || bytes > MAX_REPAIRED_BYTES {
+                return;
+            }
+            if let Some(body) = named.body.as_ref().filter(|_| missing.remove(&named.digest)) {
+                bytes += body.request.size();
                 let message = Message::Request((**body).clone());
                 self.send(Destination::Replica(from), message, None, out);
             }
@@ -117,13 +126,18 @@ impl<S: Service> Replica<S> {
 
     /// Tells one that lags what was decided, where this replica has discarded its votes or the primary passed it over.
     fn repair_decided(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+        let mut bytes = 0;
         for k in 0..MAX_REPAIRED {
             let n = m.executed.next().plus(k as u64);
             let passed_over = !matches!(m.held.get(k), Some(held) if *held > Held::Nothing);
             let Some(batch) = self.log.committed(n).filter(|_| n <= self.executed) else { return };
+            if bytes > MAX_REPAIRED_BYTES {
+                return;
+            }
             if n <= self.log.low() || passed_over && !self.is_primary() {
-                let batch_entries = batch.entries(self.config.inline_bytes);
-                let claim = Committed { n, time: batch.time, batch: batch_entries };
+                bytes += batch.size();
+                let entries = batch.entries(self.config.inline_bytes);
+                let claim = Committed { n, time: batch.time, batch: entries };
                 self.send(Destination::Replica(from), Message::Committed(claim), None, out);
             }
         }
