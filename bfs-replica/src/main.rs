@@ -6,6 +6,7 @@ mod commands;
 mod driver;
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// One replica of a BFS group: 3f+1 of them keep files correct while f are compromised.
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let result = match arguments.command {

@@ -5,11 +5,22 @@ use bft_core::types::{ClientId, ClusterSize, Digest, Domain, GroupId, Peer, Repl
 use borsh::BorshSerialize;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// The most clients that one group may list.
 pub const MAX_CLIENTS: usize = 10_000;
+/// The least memory with which a replica is of use. Units: bytes.
+const MIN_MEMORY: u64 = 1 << 20;
+/// The largest L: the log is held in memory.
+const MAX_WINDOW: u64 = 4096;
+/// An hour: beyond it, a faulty primary would in effect never be replaced.
+const MAX_VIEW_TIMEOUT_MS: u64 = 3_600_000;
+/// The longest name or address. Units: bytes.
+const MAX_TEXT: usize = 255;
+/// More than any group of [`MAX_CLIENTS`] needs. Units: bytes.
+const MAX_FILE: u64 = 16 << 20;
 
 /// Why a group file cannot be used.
 #[derive(Debug, Error)]
@@ -32,22 +43,82 @@ pub enum GroupError {
 
 /// A replica as the group file lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Entry", into = "Entry")]
 pub struct Member {
     /// Where it is reached: `host:port`.
     pub address: String,
     /// Its public keys.
-    #[serde(flatten)]
     pub identity: PublicIdentity,
 }
 
 /// A client as the group file lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Entry", into = "Entry")]
 pub struct ClientEntry {
     /// What people call it.
     pub name: String,
     /// Its public keys.
-    #[serde(flatten)]
     pub identity: PublicIdentity,
+}
+
+/// A principal as files spell it: a replica has an address, a client a name.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(with = "crate::keys::hex_key")]
+    link: [u8; 32],
+    #[serde(with = "crate::keys::hex_key")]
+    signing: [u8; 32],
+}
+
+impl Entry {
+    fn new(address: Option<String>, name: Option<String>, identity: PublicIdentity) -> Self {
+        Self { address, name, link: identity.link, signing: identity.signing }
+    }
+
+    fn identity(&self) -> PublicIdentity {
+        PublicIdentity { link: self.link, signing: self.signing }
+    }
+}
+
+impl TryFrom<Entry> for Member {
+    type Error = &'static str;
+
+    fn try_from(entry: Entry) -> Result<Self, Self::Error> {
+        let identity = entry.identity();
+        match (entry.address, entry.name) {
+            (Some(address), None) => Ok(Self { address, identity }),
+            _ => Err("a replica has an address and no name"),
+        }
+    }
+}
+
+impl From<Member> for Entry {
+    fn from(member: Member) -> Self {
+        Self::new(Some(member.address), None, member.identity)
+    }
+}
+
+impl TryFrom<Entry> for ClientEntry {
+    type Error = &'static str;
+
+    fn try_from(entry: Entry) -> Result<Self, Self::Error> {
+        let identity = entry.identity();
+        match (entry.address, entry.name) {
+            (None, Some(name)) => Ok(Self { name, identity }),
+            _ => Err("a client has a name and no address"),
+        }
+    }
+}
+
+impl From<ClientEntry> for Entry {
+    fn from(client: ClientEntry) -> Self {
+        Self::new(None, Some(client.name), client.identity)
+    }
 }
 
 /// What every replica must agree on besides who is who.
@@ -113,10 +184,13 @@ impl Group {
         let file: GroupFile =
             toml::from_str(text).map_err(|error| GroupError::Syntax(error.to_string()))?;
         let group = Self {
-            memory: parse_size(&file.memory).ok_or_else(|| {
-                let why = format!("memory = \"{}\" is not a size such as \"2GiB\"", file.memory);
-                GroupError::Invalid(why)
-            })?,
+            memory: match parse_size(&file.memory) {
+                Some(memory) => memory,
+                None => {
+                    let why = "is not a size such as \"2GiB\"";
+                    return invalid(format!("memory = {:?} {why}", file.memory));
+                }
+            },
             name: file.name,
             f: file.f,
             parameters: file.parameters,
@@ -128,45 +202,71 @@ impl Group {
     }
 
     /// Whether what it says is possible.
+    ///
+    /// Errors: `Invalid`, which names the line that is wrong.
     pub fn check(&self) -> Result<(), GroupError> {
-        let invalid = |why: String| Err(GroupError::Invalid(why));
-        let Parameters { checkpoint_interval, window, view_timeout_ms, slots } = self.parameters;
         let (n, f) = (self.replicas.len(), self.f);
         if u32::try_from(n).ok().and_then(|n| ClusterSize::new(n, f)).is_none() {
-            let least = u64::from(f) * 3 + 1;
-            return invalid(format!(
-                "f = {f} needs {least} to {} replicas, not {n}",
-                ClusterSize::MAX
-            ));
+            let (least, most) = (u64::from(f) * 3 + 1, ClusterSize::MAX);
+            return invalid(format!("f = {f} needs {least} to {most} replicas, not {n}"));
         }
         if self.clients.len() > MAX_CLIENTS {
-            return invalid(format!("more than {MAX_CLIENTS} clients"));
+            return invalid(format!("{} clients are more than {MAX_CLIENTS}", self.clients.len()));
         }
-        if checkpoint_interval == 0 || window <= checkpoint_interval || window > 4096 {
-            return invalid(format!(
-                "window = {window} must exceed checkpoint_interval = {checkpoint_interval} (at least 1), and be at most 4096"
-            ));
+        if self.memory < MIN_MEMORY {
+            let (memory, least) = (format_size(self.memory), format_size(MIN_MEMORY));
+            return invalid(format!("memory = \"{memory}\" is less than {least}"));
         }
-        if view_timeout_ms < 100 {
-            return invalid(format!("view_timeout_ms = {view_timeout_ms} is less than 100"));
-        }
-        if !(1..=1024).contains(&slots) {
-            return invalid(format!("slots = {slots} is not between 1 and 1024"));
-        }
+        check_text("name", &self.name)?;
+        self.parameters.check()?;
+        self.check_addresses()?;
+        self.check_keys()
+    }
+
+    fn check_addresses(&self) -> Result<(), GroupError> {
         let mut seen = BTreeSet::new();
-        if let Some(twice) = self.replicas.iter().find(|member| !seen.insert(&member.address)) {
-            return invalid(format!("two replicas have the address {}", twice.address));
+        for (i, Member { address, .. }) in self.replicas.iter().enumerate() {
+            check_text(&format!("the address of replica {i}"), address)?;
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                return invalid(format!(
+                    "replica {i} has the address {address}, which is not host:port"
+                ));
+            }
+            if !seen.insert(address) {
+                return invalid(format!("two replicas have the address {address}"));
+            }
         }
-        let replicas =
-            self.replicas.iter().map(|member| (member.address.as_str(), member.identity));
-        let clients = self.clients.iter().map(|client| (client.name.as_str(), client.identity));
+        for (c, client) in self.clients.iter().enumerate() {
+            check_text(&format!("the name of client {c}"), &client.name)?;
+        }
+        Ok(())
+    }
+
+    fn check_keys(&self) -> Result<(), GroupError> {
         let mut keys = BTreeSet::new();
-        for (name, identity) in replicas.chain(clients) {
+        for (peer, identity) in self.peers() {
+            let whose = match peer {
+                Peer::Replica(i) => format!("replica {i}"),
+                Peer::Client(c) => format!("client {c}"),
+            };
             if !keys.insert(identity.link) || !keys.insert(identity.signing) {
-                return invalid(format!("a key of {name} is listed twice"));
+                return invalid(format!("a key of {whose} is listed twice"));
+            }
+            if !identity.is_usable() {
+                return invalid(format!("a key of {whose} is weak, or no key at all"));
             }
         }
         Ok(())
+    }
+
+    /// Every principal and its public keys: the replicas, then the clients, each in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = (Peer, PublicIdentity)> + '_ {
+        let replicas = (0..).zip(&self.replicas);
+        let clients = (0..).zip(&self.clients);
+        replicas
+            .map(|(i, member)| (Peer::Replica(ReplicaId(i)), member.identity))
+            .chain(clients.map(|(c, client)| (Peer::Client(ClientId(c)), client.identity)))
     }
 
     /// The text of the group file.
@@ -179,7 +279,7 @@ impl Group {
             replicas: self.replicas.clone(),
             clients: self.clients.clone(),
         };
-        toml::to_string(&file).expect("a group has only what TOML can hold")
+        to_toml(&file)
     }
 
     /// n and f.
@@ -201,42 +301,108 @@ impl Group {
 
     /// Who holds the link key `link`.
     pub fn peer_of(&self, link: &[u8; 32]) -> Option<Peer> {
-        let replica = self.replicas.iter().position(|member| member.identity.link == *link);
-        let client = || self.clients.iter().position(|client| client.identity.link == *link);
-        match replica {
-            Some(i) => Some(Peer::Replica(ReplicaId(i as u32))),
-            None => client().map(|c| Peer::Client(ClientId(c as u32))),
-        }
+        self.peers().find(|(_, identity)| identity.link == *link).map(|(peer, _)| peer)
     }
 
-    /// The lines in which two group files differ: `-` only in this one, `+` only in the other.
+    /// The lines in which two groups differ: `-` only in this one, then `+` only in the other.
     pub fn diff(&self, other: &Group) -> Vec<String> {
-        let (ours, theirs) = (self.to_toml(), other.to_toml());
-        let only = |a: &str, b: &str, sign: char| -> Vec<String> {
-            let there: BTreeSet<_> = b.lines().collect();
-            a.lines()
-                .filter(|line| !there.contains(line))
-                .map(|line| format!("{sign} {line}"))
-                .collect()
+        let (ours, theirs) = (self.lines(), other.lines());
+        let only = |sign: char, a: &[String], b: &[String]| -> Vec<String> {
+            let there: BTreeSet<_> = b.iter().collect();
+            let lines = a.iter().filter(|line| !there.contains(line));
+            lines.map(|line| format!("{sign} {line}")).collect()
         };
-        let mut lines = only(&ours, &theirs, '-');
-        lines.extend(only(&theirs, &ours, '+'));
+        let mut lines = only('-', &ours, &theirs);
+        lines.extend(only('+', &theirs, &ours));
+        lines
+    }
+
+    /// What the file says, in lines of which each says what it is about.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("name = {:?}", self.name),
+            format!("f = {}", self.f),
+            format!("memory = \"{}\"", format_size(self.memory)),
+        ];
+        lines.extend(to_toml(&self.parameters).lines().map(String::from));
+        for (i, member) in self.replicas.iter().enumerate() {
+            lines.extend(to_toml(member).lines().map(|line| format!("replica {i}: {line}")));
+        }
+        for (c, client) in self.clients.iter().enumerate() {
+            lines.extend(to_toml(client).lines().map(|line| format!("client {c}: {line}")));
+        }
         lines
     }
 }
 
+impl Parameters {
+    fn check(&self) -> Result<(), GroupError> {
+        let Self { checkpoint_interval, window, view_timeout_ms, slots } = *self;
+        if checkpoint_interval == 0 || window <= checkpoint_interval || window > MAX_WINDOW {
+            return invalid(format!(
+                "window = {window} must exceed checkpoint_interval = {checkpoint_interval} (at least 1), and be at most {MAX_WINDOW}"
+            ));
+        }
+        if !(100..=MAX_VIEW_TIMEOUT_MS).contains(&view_timeout_ms) {
+            return invalid(format!(
+                "view_timeout_ms = {view_timeout_ms} is not between 100 and {MAX_VIEW_TIMEOUT_MS}"
+            ));
+        }
+        if !(1..=1024).contains(&slots) {
+            return invalid(format!("slots = {slots} is not between 1 and 1024"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid<T>(why: String) -> Result<T, GroupError> {
+    Err(GroupError::Invalid(why))
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), GroupError> {
+    let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+    match fits {
+        true => Ok(()),
+        false => invalid(format!(
+            "{what} must have 1 to {MAX_TEXT} bytes and no control characters, unlike {text:?}"
+        )),
+    }
+}
+
+fn to_toml(value: &impl Serialize) -> String {
+    toml::to_string(value).expect("a group has only what TOML can hold")
+}
+
 /// public.toml: what `init` makes for whoever creates the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Entry", into = "Entry")]
 pub struct PublicFile {
-    /// A replica's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A replica's address; a client has none.
     pub address: Option<String>,
-    /// A client's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// A client's name; a replica has none.
     pub name: Option<String>,
     /// The public keys.
-    #[serde(flatten)]
     pub identity: PublicIdentity,
+}
+
+impl TryFrom<Entry> for PublicFile {
+    type Error = &'static str;
+
+    fn try_from(entry: Entry) -> Result<Self, Self::Error> {
+        let identity = entry.identity();
+        match (entry.address, entry.name) {
+            (None, None) | (Some(_), Some(_)) => {
+                Err("a replica has an address, a client a name, and nobody both")
+            }
+            (address, name) => Ok(Self { address, name, identity }),
+        }
+    }
+}
+
+impl From<PublicFile> for Entry {
+    fn from(public: PublicFile) -> Self {
+        Self::new(public.address, public.name, public.identity)
+    }
 }
 
 impl PublicFile {
@@ -252,8 +418,8 @@ impl PublicFile {
 
     /// Writes it to `path`.
     pub fn save(&self, path: &Path) -> Result<(), GroupError> {
-        let text = toml::to_string(self).map_err(|error| GroupError::Syntax(error.to_string()))?;
-        std::fs::write(path, text).map_err(|error| GroupError::Io { path: path.into(), error })
+        std::fs::write(path, to_toml(self))
+            .map_err(|error| GroupError::Io { path: path.into(), error })
     }
 
     /// Reads it from `path`.
@@ -264,17 +430,25 @@ impl PublicFile {
     }
 }
 
+/// Reads a file of no more than [`MAX_FILE`] bytes.
 fn read(path: &Path) -> Result<String, GroupError> {
-    std::fs::read_to_string(path).map_err(|error| GroupError::Io { path: path.into(), error })
+    let io = |error| GroupError::Io { path: path.into(), error };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(GroupError::Syntax(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok(text)
 }
 
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// A size with its unit: `512MiB`, `2GiB`. Units: bytes.
+/// A size with its unit: `512MiB`, `2 GiB`; whole numbers only. Units: bytes.
 pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) =
         UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))?;
-    let digits = digits.trim_end();
+    let digits = digits.strip_suffix(' ').unwrap_or(digits);
     let whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse::<u64>().ok().filter(|_| whole)?.checked_mul(unit)
 }
@@ -284,85 +458,4 @@ pub fn format_size(bytes: u64) -> String {
     let fits = |(_, unit): &&(&str, u64)| bytes >= *unit && bytes.is_multiple_of(*unit);
     let (name, unit) = UNITS.iter().find(fits).unwrap_or(&("B", 1));
     format!("{}{name}", bytes / unit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keys::Identity;
-
-    fn group(n: usize, f: u32) -> Group {
-        let member = |i| Member {
-            address: format!("127.0.0.1:{}", 7100 + i),
-            identity: Identity::generate().public(),
-        };
-        let client = ClientEntry { name: "c".into(), identity: Identity::generate().public() };
-        Group {
-            name: "test".into(),
-            f,
-            memory: 2 << 30,
-            parameters: Parameters::default(),
-            replicas: (0..n).map(member).collect(),
-            clients: vec![client],
-        }
-    }
-
-    #[test]
-    fn the_id_follows_what_the_file_says_and_not_how() {
-        let group = group(4, 1);
-        let text = group.to_toml();
-        let read = Group::parse(&text).unwrap();
-        assert_eq!(read, group);
-        let spaced =
-            text.replace(" = ", "   =   ").replace("[[replica]]", "\n# a comment\n[[replica]]");
-        assert_eq!(Group::parse(&spaced).unwrap().id(), group.id());
-        let mut other = group.clone();
-        other.parameters.window += 1;
-        assert_ne!(other.id(), group.id());
-        assert_eq!(group.diff(&other), ["- window = 256", "+ window = 257"]);
-    }
-
-    #[test]
-    fn what_is_impossible_is_refused_by_name() {
-        let refused = |group: Group, word: &str| {
-            let why = Group::parse(&group.to_toml()).unwrap_err().to_string();
-            assert!(why.contains(word), "{why}");
-        };
-        refused(group(3, 1), "4 to 64 replicas");
-        refused(group(0, 0), "1 to 64 replicas");
-        let mut twice = group(4, 1);
-        twice.replicas[2].address = twice.replicas[1].address.clone();
-        refused(twice, "two replicas");
-        let mut twice = group(4, 1);
-        twice.clients[0].identity = twice.replicas[0].identity;
-        refused(twice, "listed twice");
-        let mut narrow = group(4, 1);
-        narrow.parameters.window = 128;
-        refused(narrow, "must exceed");
-        let unknown = group(4, 1).to_toml().replace("f = 1", "f = 1\nfaults = 2");
-        assert!(Group::parse(&unknown).unwrap_err().to_string().contains("faults"));
-    }
-
-    #[test]
-    fn sizes_are_exact() {
-        assert_eq!(parse_size("2GiB"), Some(2 << 30));
-        assert_eq!(parse_size("512 MiB"), Some(512 << 20));
-        assert_eq!(parse_size("7B"), Some(7));
-        for bad in ["", "GiB", "2", "2GB", "-1GiB", "+1GiB", "99999999999GiB", "1.5GiB"] {
-            assert_eq!(parse_size(bad), None, "{bad}");
-        }
-        for bytes in [0, 1, 1023, 1 << 10, 3 << 20, 5 << 30] {
-            assert_eq!(parse_size(&format_size(bytes)), Some(bytes));
-        }
-    }
-
-    #[test]
-    fn everyone_is_found_by_the_link_key() {
-        let group = group(4, 1);
-        let key = group.replicas[3].identity.link;
-        assert_eq!(group.peer_of(&key), Some(Peer::Replica(ReplicaId(3))));
-        let key = group.clients[0].identity.link;
-        assert_eq!(group.peer_of(&key), Some(Peer::Client(ClientId(0))));
-        assert_eq!(group.peer_of(&[1; 32]), None);
-    }
 }

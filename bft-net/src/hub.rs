@@ -1,9 +1,8 @@
-//! The event loop that replicas and clients share: tasks around one [`Endpoint`] behind one lock.
+//! The event loop that replicas and clients share: one [`Endpoint`] and its links behind one lock.
 //!
 //! ```text
-//! reader, one a link      waits, decrypts, takes the lock, hands every whole frame to the endpoint
-//! flusher                 runs after the readers of the same turn, so a peer gets one write however many frames
-//! unblocker, one a link   goes on writing when a socket that was full takes more
+//! link task, one a link   waits, takes the lock, decrypts, hands every whole frame to the endpoint
+//! flusher                 runs after the link tasks of the same turn, so a peer gets one write however many frames
 //! timer                   wakes the endpoint at its deadline
 //! dialer, acceptor        make links; the newest link of a peer replaces the older one
 //! ```
@@ -11,38 +10,30 @@
 //! [`Hub::with`] may be called from any thread: it runs on the endpoint and writes to the sockets itself, so a message
 //! hops over no thread and no queue. No lock is held across an await.
 
+use crate::error::LinkError;
 use crate::group::Group;
 use crate::keys::Identity;
-use crate::link::{Flushed, Reader, Writer};
-use crate::noise::{self, LinkError};
-use bft_core::types::{Peer, ReplicaId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use crate::link::{Drained, Reader, Scratch};
+use crate::noise::Local;
+use bft_core::types::Peer;
+use std::collections::BTreeMap;
+use std::net::TcpListener as StdListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
-use tokio::task::{AbortHandle, yield_now};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
-/// How long a handshake may take.
-pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// How many handshakes may be under way. The oldest gives way to the next caller: who says nothing shuts nobody out.
-pub const MAX_HALF_OPEN: usize = 64;
-const FIRST_BACK_OFF: Duration = Duration::from_millis(20);
-const LAST_BACK_OFF: Duration = Duration::from_secs(1);
-/// What may wait for a peer that does not read. Units: bytes.
-const REPLICA_LIMIT: usize = 32 << 20;
-const CLIENT_LIMIT: usize = 16 << 20;
-/// How long a frame in no hurry may wait. The timers' resolution.
-const NO_HURRY: Duration = Duration::from_millis(1);
+pub use crate::links::{Limits, Links, PeerCounters};
+
 /// How long a shutdown waits for what is still to be written.
 const LAST_FLUSH: Duration = Duration::from_millis(200);
 
 /// What the loop runs: a replica's driver or a client's session.
+///
+/// Its methods run under the hub's lock, so they must not call [`Hub::with`]. A panic in one of them ends the process:
+/// what a half-done endpoint would say next could be wrong.
 pub trait Endpoint: Send + 'static {
     /// A whole frame that `from` sent, valid during the call.
     fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links);
@@ -52,7 +43,7 @@ pub trait Endpoint: Send + 'static {
     fn on_deadline(&mut self, links: &mut Links);
     /// When `on_deadline` is wanted.
     fn deadline(&self) -> Option<Instant>;
-    /// Whether more may be read from `peer`; asked again after the endpoint has run.
+    /// Whether more may be read from `peer`: asked after each of its frames, and while it may not, after every call.
     fn may_read(&self, peer: Peer) -> bool {
         let _ = peer;
         true
@@ -71,107 +62,11 @@ pub struct HubConfig {
     pub listen: Option<StdListener>,
 }
 
-/// The links as an endpoint uses them.
-#[derive(Default)]
-pub struct Links {
-    peers: BTreeMap<Peer, Outbound>,
-    dirty: BTreeSet<Peer>,
-    /// Peers for whom something in no hurry waits, and until when.
-    unhurried: BTreeSet<Peer>,
-    unhurried_until: Option<Instant>,
-    dropped: u64,
-    deferred: Vec<Deferred>,
-}
-
-/// What runs once the lock is free.
-type Deferred = Box<dyn FnOnce() + Send>;
-
-/// The links that a flush found broken, by peer and generation.
-type Failed = Vec<(Peer, u64)>;
-
-struct Outbound {
-    generation: u64,
-    writer: Writer,
-    blocked: bool,
-    unblocker: Arc<Notify>,
-    /// Dropped with the link, which ends its tasks.
-    _tasks: oneshot::Sender<()>,
-}
-
-impl Links {
-    /// Sends `frame` to `to`, if there is a link and it is not too far behind. What is lost the protocol repairs.
-    pub fn send(&mut self, to: Peer, frame: &[u8]) {
-        self.send_with(to, |out| out.extend_from_slice(frame));
-    }
-
-    /// Sends the frame that `encode` appends to the buffer.
-    pub fn send_with(&mut self, to: Peer, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(outbound) = self.peers.get_mut(&to) else { return };
-        if outbound.writer.queue(encode) {
-            self.dirty.insert(to);
-        } else {
-            self.dropped += 1;
-        }
-    }
-
-    /// Sends a frame that may wait a millisecond for the next one to the same peer: it costs no write of its own.
-    pub fn send_unhurried(&mut self, to: Peer, frame: &[u8]) {
-        let Some(outbound) = self.peers.get_mut(&to) else { return };
-        if outbound.writer.queue(|out| out.extend_from_slice(frame)) {
-            self.unhurried.insert(to);
-            self.unhurried_until.get_or_insert_with(|| Instant::now() + NO_HURRY);
-        } else {
-            self.dropped += 1;
-        }
-    }
-
-    /// What is in no hurry leaves with this turn.
-    pub fn hurry(&mut self) {
-        self.dirty.append(&mut self.unhurried);
-        self.unhurried_until = None;
-    }
-
-    /// Whether there is a link to `peer`.
-    pub fn connected(&self, peer: Peer) -> bool {
-        self.peers.contains_key(&peer)
-    }
-
-    /// How many frames were dropped because their receiver did not read.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Runs `act` after this turn, when the lock is free: what wakes another thread must not make it wait for this one.
-    pub fn defer(&mut self, act: impl FnOnce() + Send + 'static) {
-        self.deferred.push(Box::new(act));
-    }
-
-    /// Writes what was queued.
-    fn flush(&mut self) -> Failed {
-        let mut failed = Failed::new();
-        for peer in std::mem::take(&mut self.dirty) {
-            self.unhurried.remove(&peer);
-            let Some(outbound) = self.peers.get_mut(&peer) else { continue };
-            if outbound.blocked {
-                continue;
-            }
-            match outbound.writer.flush() {
-                Ok(Flushed::All) => {}
-                Ok(Flushed::Blocked) => {
-                    outbound.blocked = true;
-                    outbound.unblocker.notify_one();
-                }
-                Err(_) => failed.push((peer, outbound.generation)),
-            }
-        }
-        failed
-    }
-}
-
+/// What the lock protects.
 struct Inner<E> {
     endpoint: E,
     links: Links,
-    generations: u64,
+    scratch: Scratch,
     /// When the timer task will look at the deadline again.
     armed: Option<Instant>,
 }
@@ -179,409 +74,298 @@ struct Inner<E> {
 impl<E: Endpoint> Inner<E> {
     /// When the timer has something to do.
     fn deadline(&self) -> Option<Instant> {
-        self.endpoint.deadline().into_iter().chain(self.links.unhurried_until).min()
+        self.endpoint.deadline().into_iter().chain(self.links.unhurried_until()).min()
+    }
+
+    /// Writes what was queued, and takes leave of links that fail; ends, for every round has fewer links.
+    fn settle(&mut self) {
+        loop {
+            let failed = self.links.flush();
+            if failed.is_empty() {
+                return;
+            }
+            for (peer, error) in failed {
+                self.end(peer, &error);
+            }
+        }
+    }
+
+    fn end(&mut self, peer: Peer, error: &LinkError) {
+        tracing::debug!("link to {peer} ended: {error}");
+        self.links.count_of(peer, error);
+        if self.links.remove(peer) {
+            self.endpoint.on_link(peer, false, &mut self.links);
+        }
     }
 }
 
-struct Shared<E> {
+/// What a link's task waits for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For its socket or a wake-up.
+    For {
+        /// Bytes to read.
+        read: bool,
+        /// Room to write.
+        write: bool,
+    },
+    /// For the turns of the others.
+    Turn,
+}
+
+/// Everything that the tasks and the handles share.
+pub(crate) struct Shared<E> {
     inner: Mutex<Inner<E>>,
-    flush: Notify,
-    timer: Notify,
-    /// Readers without credit wait here, and are counted.
-    credit: Notify,
-    paused: AtomicUsize,
+    tasks: Mutex<Tasks>,
     runtime: Handle,
-    tasks: Mutex<Vec<AbortHandle>>,
-    config: Fixed,
+    pub(crate) flush: Notify,
+    pub(crate) timer: Notify,
+    pub(crate) local: Local,
+    pub(crate) group: Arc<Group>,
+    pub(crate) me: Peer,
+    pub(crate) limits: Limits,
 }
 
-/// What does not change while the hub runs.
-struct Fixed {
-    identity: Identity,
-    group: Arc<Group>,
-    me: Peer,
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    stopped: bool,
+    running: BTreeMap<u64, JoinHandle<()>>,
 }
 
-/// Counts one reader that waits for credit, until it goes on or its link ends.
-struct Paused<'a>(&'a AtomicUsize);
+/// Ends the process when it is dropped, which it is only where a panic skips the line that forgets it.
+struct AbortOnPanic;
 
-impl<'a> Paused<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Paused<'_> {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        tracing::error!("the event loop panicked; stopping this process");
+        std::process::abort()
     }
 }
 
-/// A handle on the running loop.
-pub struct Hub<E>(Arc<Shared<E>>);
+impl<E: Endpoint> Shared<E> {
+    /// Runs `act` under the lock; afterwards what it deferred, and whichever task has become due by it.
+    fn enter<R>(&self, act: impl FnOnce(&mut Inner<E>) -> R) -> R {
+        let bomb = AbortOnPanic;
+        let mut inner = self.lock();
+        let result = act(&mut inner);
+        let Inner { endpoint, links, .. } = &mut *inner;
+        links.resume(|peer| endpoint.may_read(peer));
+        let deferred = links.take_deferred();
+        let nearer = match (inner.deadline(), inner.armed) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (deadline, _) => deadline.is_some(),
+        };
+        drop(inner);
+        if nearer {
+            self.timer.notify_one();
+        }
+        deferred.into_iter().for_each(|act| act());
+        std::mem::forget(bomb);
+        result
+    }
 
-impl<E> Clone for Hub<E> {
+    fn lock(&self) -> MutexGuard<'_, Inner<E>> {
+        // A panic under this lock ends the process, so nobody ever sees it poisoned.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` on the endpoint and writes what it sends.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut E, &mut Links) -> R) -> R {
+        self.enter(|inner| {
+            let result = act(&mut inner.endpoint, &mut inner.links);
+            inner.settle();
+            result
+        })
+    }
+
+    /// When the timer has something to do; it will not be woken for anything later.
+    pub(crate) fn arm(&self) -> Option<Instant> {
+        let mut inner = self.lock();
+        inner.armed = inner.deadline();
+        inner.armed
+    }
+
+    /// Does what has become due.
+    pub(crate) fn expire(&self) {
+        self.with(|endpoint, links| {
+            let now = Instant::now();
+            if links.unhurried_until().is_some_and(|at| at <= now) {
+                links.hurry();
+            }
+            if endpoint.deadline().is_some_and(|at| at <= now) {
+                endpoint.on_deadline(links);
+            }
+        });
+    }
+
+    /// Makes the link to `peer`, in place of any older one, and returns its number.
+    pub(crate) fn link(&self, peer: Peer, writer: crate::link::Writer, wake: Arc<Notify>) -> u64 {
+        self.enter(|inner| {
+            let inserted = inner.links.insert(peer, writer, wake);
+            if inserted.replaced {
+                inner.endpoint.on_link(peer, false, &mut inner.links);
+            }
+            inner.endpoint.on_link(peer, true, &mut inner.links);
+            inner.settle();
+            inserted.generation
+        })
+    }
+
+    /// One turn of a link: goes on writing if the socket was full, then hands what has arrived to the endpoint.
+    ///
+    /// Returns what to wait for; nothing where the link has ended or was replaced.
+    pub(crate) fn turn(&self, peer: Peer, generation: u64, reader: &mut Reader) -> Option<Wait> {
+        self.enter(|inner| {
+            if !inner.links.is_current(peer, generation) {
+                return None;
+            }
+            match take_turn(inner, peer, reader) {
+                Ok(wait) => {
+                    if inner.links.is_dirty() {
+                        // The flusher's turn comes after every link that is ready now.
+                        self.flush.notify_one();
+                    }
+                    Some(wait)
+                }
+                Err(error) => {
+                    inner.end(peer, &error);
+                    inner.settle();
+                    None
+                }
+            }
+        })
+    }
+
+    /// Counts a handshake that failed; returns how many of its kind there were.
+    pub(crate) fn count(&self, error: &LinkError) -> u64 {
+        self.lock().links.count(error)
+    }
+
+    /// Starts a task that ends with the hub.
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        if tasks.stopped {
+            return;
+        }
+        let id = tasks.next;
+        tasks.next += 1;
+        let shared = self.clone();
+        let handle = self.runtime.spawn(async move {
+            task.await;
+            shared.tasks().running.remove(&id);
+        });
+        tasks.running.insert(id, handle);
+    }
+
+    /// Ends the tasks and closes the links.
+    fn stop(&self) -> Vec<JoinHandle<()>> {
+        let running = {
+            let mut tasks = self.tasks();
+            tasks.stopped = true;
+            std::mem::take(&mut tasks.running)
+        };
+        running.values().for_each(JoinHandle::abort);
+        self.lock().links.remove_all();
+        running.into_values().collect()
+    }
+}
+
+fn take_turn<E: Endpoint>(
+    inner: &mut Inner<E>,
+    peer: Peer,
+    reader: &mut Reader,
+) -> Result<Wait, LinkError> {
+    let Inner { endpoint, links, scratch, .. } = inner;
+    if links.is_blocked(peer) {
+        links.flush_one(peer)?;
+    }
+    let mut drained = Drained::Paused;
+    if endpoint.may_read(peer) {
+        drained = reader.drain(scratch, |frame| {
+            links.count_frame(peer, frame.len());
+            endpoint.on_frame(peer, frame, links);
+            endpoint.may_read(peer)
+        })?;
+    }
+    let read = drained != Drained::Paused;
+    if !read {
+        links.pause(peer);
+    }
+    Ok(match drained {
+        Drained::Budget => Wait::Turn,
+        Drained::All | Drained::Paused => Wait::For { read, write: links.is_blocked(peer) },
+    })
+}
+
+/// A handle on the running loop. Dropping the last one ends the tasks and closes the links.
+pub struct Hub<E: Endpoint>(Arc<Owner<E>>);
+
+impl<E: Endpoint> Clone for Hub<E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
+    }
+}
+
+/// Held by handles and not by tasks, so that the tasks end with the last handle.
+struct Owner<E: Endpoint>(Arc<Shared<E>>);
+
+impl<E: Endpoint> Drop for Owner<E> {
+    fn drop(&mut self) {
+        self.0.with(|_, links| links.hurry());
+        self.0.stop();
     }
 }
 
 impl<E: Endpoint> Hub<E> {
     /// Starts the tasks.
     ///
-    /// Requires: called on a tokio runtime with its drivers on; current-thread, for coalesced writes.
+    /// Requires: called on a tokio runtime with its drivers on; current-thread, for coalesced writes. `config.identity`
+    /// holds the keys that the group lists for `config.me`.
     pub fn start(config: HubConfig, endpoint: E) -> Self {
+        Self::start_with(config, Limits::default(), endpoint)
+    }
+
+    /// Like [`Hub::start`], with other limits.
+    pub fn start_with(config: HubConfig, limits: Limits, endpoint: E) -> Self {
         let HubConfig { identity, group, me, listen } = config;
-        let inner = Inner { endpoint, links: Links::default(), generations: 0, armed: None };
-        let hub = Self(Arc::new(Shared {
-            inner: Mutex::new(inner),
+        let local = Local::new(identity, &group);
+        assert_eq!(local.me(), Some(me), "these are not the keys of {me}");
+        let (links, scratch) = (Links::new(limits), Scratch::default());
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner { endpoint, links, scratch, armed: None }),
+            tasks: Mutex::default(),
+            runtime: Handle::current(),
             flush: Notify::new(),
             timer: Notify::new(),
-            credit: Notify::new(),
-            paused: AtomicUsize::new(0),
-            runtime: Handle::current(),
-            tasks: Mutex::default(),
-            config: Fixed { identity, group, me },
-        }));
-        hub.spawn(hub.clone().run_flusher());
-        hub.spawn(hub.clone().run_timer());
-        if let Some(listener) = listen {
-            hub.spawn(hub.clone().run_acceptor(listener));
-        }
-        for replica in hub.0.config.group.size().replicas() {
-            let dials = match me {
-                Peer::Replica(me) => replica < me,
-                Peer::Client(_) => true,
-            };
-            if dials {
-                hub.spawn(hub.clone().run_dialer(replica));
-            }
-        }
-        hub
+            local,
+            group,
+            me,
+            limits,
+        });
+        crate::tasks::start(&shared, listen);
+        Self(Arc::new(Owner(shared)))
     }
 
     /// Runs `act` on the endpoint and writes what it sends, on the calling thread.
     pub fn with<R>(&self, act: impl FnOnce(&mut E, &mut Links) -> R) -> R {
-        let mut inner = self.lock();
-        let Inner { endpoint, links, .. } = &mut *inner;
-        let result = act(endpoint, links);
-        let failed = links.flush();
-        self.after(inner, failed);
-        result
+        self.0.0.with(act)
     }
 
-    /// Writes what can be written, closes the links and ends the tasks.
+    /// Writes what can be written within 200 ms, ends the tasks, and closes the links and the listener.
     pub async fn shutdown(&self) {
         let end = Instant::now() + LAST_FLUSH;
-        while Instant::now() < end {
-            let waiting =
-                |links: &mut Links| links.peers.values().any(|out| out.writer.waiting() > 0);
-            if !self.with(|_, links| waiting(links)) {
-                break;
-            }
+        self.with(|_, links| links.hurry());
+        while Instant::now() < end && !self.with(|_, links| links.is_idle()) {
             sleep(Duration::from_millis(5)).await;
         }
-        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(|e| e.into_inner()));
-        tasks.iter().for_each(AbortHandle::abort);
-        self.lock().links.peers.clear();
-        // The sockets close with the tasks that hold them.
-        let end = Instant::now() + LAST_FLUSH;
-        while Instant::now() < end && !tasks.iter().all(AbortHandle::is_finished) {
-            sleep(Duration::from_millis(1)).await;
+        for task in self.0.0.stop() {
+            // It ends by being told to, which is no error.
+            let _ = task.await;
         }
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.0.runtime.spawn(task).abort_handle();
-        let mut tasks = self.0.tasks.lock().unwrap_or_else(|e| e.into_inner());
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(handle);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner<E>> {
-        self.0.inner.lock().unwrap_or_else(|_| {
-            // The endpoint panicked half-way: whatever it would say from now on could be wrong.
-            tracing::error!("the event loop panicked before; stopping this process");
-            std::process::abort()
-        })
-    }
-
-    /// Ends a turn: wakes the timer if the deadline has come nearer, and readers that wait for credit; takes away the
-    /// links that are broken.
-    fn after(&self, mut inner: MutexGuard<'_, Inner<E>>, failed: Failed) {
-        let nearer = match (inner.deadline(), inner.armed) {
-            (Some(deadline), Some(armed)) => deadline < armed,
-            (deadline, _) => deadline.is_some(),
-        };
-        let deferred = std::mem::take(&mut inner.links.deferred);
-        drop(inner);
-        if nearer {
-            self.0.timer.notify_one();
-        }
-        if self.0.paused.load(Ordering::Relaxed) > 0 {
-            self.0.credit.notify_waiters();
-        }
-        deferred.into_iter().for_each(|act| act());
-        for (peer, generation) in failed {
-            self.unlink(peer, generation);
-        }
-    }
-
-    async fn run_flusher(self) {
-        loop {
-            self.0.flush.notified().await;
-            self.with(|_, _| ());
-        }
-    }
-
-    async fn run_timer(self) {
-        loop {
-            let deadline = {
-                let mut inner = self.lock();
-                inner.armed = inner.deadline();
-                inner.armed
-            };
-            match deadline {
-                None => self.0.timer.notified().await,
-                Some(at) if at <= Instant::now() => {
-                    self.with(|endpoint, links| {
-                        if links.unhurried_until.is_some_and(|at| at <= Instant::now()) {
-                            links.hurry();
-                        }
-                        if endpoint.deadline().is_some_and(|at| at <= Instant::now()) {
-                            endpoint.on_deadline(links);
-                        }
-                    });
-                    // An endpoint that is always late still shares the thread with its sockets.
-                    yield_now().await;
-                }
-                Some(at) => {
-                    tokio::select! {
-                        () = sleep_until(at.into()) => {}
-                        () = self.0.timer.notified() => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Goes on writing to a peer whose socket was full. Ends with its link, so that a peer that never reads keeps no
-    /// socket of ours but its newest.
-    async fn unblock_link(
-        &self,
-        peer: Peer,
-        generation: u64,
-        stream: &OwnedWriteHalf,
-        blocked: &Notify,
-    ) -> LinkError {
-        loop {
-            blocked.notified().await;
-            loop {
-                if let Err(error) = stream.writable().await {
-                    return error.into();
-                }
-                let mut inner = self.lock();
-                let Some(outbound) = inner.links.peers.get_mut(&peer) else {
-                    return LinkError::Closed;
-                };
-                if outbound.generation != generation {
-                    return LinkError::Closed;
-                }
-                match outbound.writer.flush() {
-                    Ok(Flushed::Blocked) => {}
-                    Ok(Flushed::All) => break outbound.blocked = false,
-                    Err(error) => return error,
-                }
-            }
-        }
-    }
-
-    async fn run_acceptor(self, listener: StdListener) {
-        let listener =
-            listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-        let listener = match listener {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!("cannot accept connections: {error}"),
-        };
-        let mut half_open = VecDeque::new();
-        loop {
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, most likely: let some go.
-                    tracing::warn!("cannot accept a connection: {error}");
-                    sleep(LAST_BACK_OFF).await;
-                    continue;
-                }
-            };
-            half_open.retain(|evict: &oneshot::Sender<()>| !evict.is_closed());
-            if half_open.len() == MAX_HALF_OPEN {
-                half_open.pop_front();
-            }
-            let (evict, evicted) = oneshot::channel();
-            half_open.push_back(evict);
-            self.spawn(self.clone().run_caller(stream, from, evicted));
-            // Who has said who it is gets its turn now: many calls at once evict the silent only.
-            yield_now().await;
-        }
-    }
-
-    /// Finds out who called, unless that takes too long, and serves the link.
-    async fn run_caller(
-        self,
-        mut stream: TcpStream,
-        from: SocketAddr,
-        evicted: oneshot::Receiver<()>,
-    ) {
-        let Fixed { identity, group, me } = &self.0.config;
-        let respond = timeout(HANDSHAKE_LIMIT, noise::respond(&mut stream, identity, group));
-        let answered = tokio::select! {
-            answered = respond => answered.unwrap_or(Err(LinkError::TooSlow)),
-            _ = evicted => Err(LinkError::TooSlow),
-        };
-        match answered {
-            Ok((peer, _)) if peer == *me => {}
-            Ok((peer, channel)) => self.run_link(peer, stream, Arc::new(channel)).await,
-            Err(error) => tracing::info!("refused {from}: {error}"),
-        }
-    }
-
-    async fn run_dialer(self, replica: ReplicaId) {
-        let mut back_off = FIRST_BACK_OFF;
-        let mut said = String::new();
-        loop {
-            match timeout(HANDSHAKE_LIMIT, self.dial(replica))
-                .await
-                .unwrap_or(Err(LinkError::TooSlow))
-            {
-                Ok((stream, channel)) => {
-                    (back_off, said) = (FIRST_BACK_OFF, String::new());
-                    self.clone().run_link(Peer::Replica(replica), stream, channel).await;
-                }
-                Err(error) => {
-                    let now = error.to_string();
-                    if now != said {
-                        tracing::warn!("no link to replica {replica:?}: {now}");
-                        said = now;
-                    }
-                }
-            }
-            // Peers that lost each other at the same moment do not come back at the same moment.
-            let mut chance = [0; 1];
-            let _ = getrandom::fill(&mut chance);
-            sleep(back_off + back_off * u32::from(chance[0]) / 512).await;
-            back_off = (back_off * 2).min(LAST_BACK_OFF);
-        }
-    }
-
-    async fn dial(
-        &self,
-        replica: ReplicaId,
-    ) -> Result<(TcpStream, Arc<snow::StatelessTransportState>), LinkError> {
-        let Fixed { identity, group, .. } = &self.0.config;
-        let member = group.replicas.get(replica.index()).ok_or(LinkError::UnknownPeer)?;
-        let mut stream = TcpStream::connect(&member.address).await?;
-        stream.set_nodelay(true)?;
-        let channel = noise::initiate(&mut stream, identity, group, &member.identity.link).await?;
-        Ok((stream, Arc::new(channel)))
-    }
-
-    /// Serves one link until it ends.
-    async fn run_link(
-        self,
-        peer: Peer,
-        stream: TcpStream,
-        channel: Arc<snow::StatelessTransportState>,
-    ) {
-        if let Err(error) = stream.set_nodelay(true) {
-            return tracing::info!("lost {peer} at once: {error}");
-        }
-        let (read, write) = stream.into_split();
-        let limit = if matches!(peer, Peer::Replica(_)) { REPLICA_LIMIT } else { CLIENT_LIMIT };
-        let writer = Writer::new(Arc::new(write), channel.clone(), limit);
-        let (stream, blocked) = (writer.stream(), Arc::new(Notify::new()));
-        let (tasks, replaced) = oneshot::channel();
-        let generation = self.link(peer, writer, blocked.clone(), tasks);
-        let ended = tokio::select! {
-            // In this order: nothing that the older link brings is heard after the newer one is up.
-            biased;
-            _ = replaced => return,
-            error = self.unblock_link(peer, generation, &stream, &blocked) => error,
-            error = self.read_link(peer, Reader::new(read, channel)) => error,
-        };
-        tracing::debug!("link to {peer} ended: {ended}");
-        self.unlink(peer, generation);
-    }
-
-    fn link(
-        &self,
-        peer: Peer,
-        writer: Writer,
-        unblocker: Arc<Notify>,
-        tasks: oneshot::Sender<()>,
-    ) -> u64 {
-        let mut inner = self.lock();
-        inner.generations += 1;
-        let generation = inner.generations;
-        let Inner { endpoint, links, .. } = &mut *inner;
-        let outbound = Outbound { generation, writer, blocked: false, unblocker, _tasks: tasks };
-        if links.peers.insert(peer, outbound).is_some() {
-            endpoint.on_link(peer, false, links);
-        }
-        endpoint.on_link(peer, true, links);
-        let failed = links.flush();
-        self.after(inner, failed);
-        generation
-    }
-
-    fn unlink(&self, peer: Peer, generation: u64) {
-        self.with(|endpoint, links| {
-            if links.peers.get(&peer).is_some_and(|outbound| outbound.generation == generation) {
-                links.peers.remove(&peer);
-                endpoint.on_link(peer, false, links);
-            }
-        });
-    }
-
-    async fn read_link(&self, peer: Peer, mut reader: Reader) -> LinkError {
-        loop {
-            if let Err(error) = reader.fill().await {
-                return error;
-            }
-            if let Err(error) = self.deliver(peer, &mut reader) {
-                return error;
-            }
-            loop {
-                let credit = self.0.credit.notified();
-                if self.lock().endpoint.may_read(peer) {
-                    break;
-                }
-                let _paused = Paused::new(&self.0.paused);
-                // The endpoint may have run since it was asked: whoever is counted is told, whoever is not asks again.
-                if !self.lock().endpoint.may_read(peer) {
-                    credit.await;
-                }
-            }
-        }
-    }
-
-    /// Hands every whole frame to the endpoint.
-    fn deliver(&self, peer: Peer, reader: &mut Reader) -> Result<(), LinkError> {
-        let mut inner = self.lock();
-        let Inner { endpoint, links, .. } = &mut *inner;
-        let result = loop {
-            match reader.next_frame() {
-                Ok(Some(frame)) => endpoint.on_frame(peer, frame, links),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        if !links.dirty.is_empty() {
-            // The flusher's turn comes after every reader that is ready now.
-            self.0.flush.notify_one();
-        }
-        self.after(inner, Failed::new());
-        result
     }
 }

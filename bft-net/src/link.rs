@@ -1,128 +1,193 @@
-//! Frames over an established channel, in two halves: the reader belongs to a task, the writer to whoever holds the hub.
+//! Records over an established channel, in two halves: the reader belongs to a task, the writer to whoever holds the hub.
 //!
 //! ```text
-//! record   length: u16 | ciphertext: at most 65,535 bytes, its tag included
-//! frame    length: u32 | message: at most MAX_MESSAGE bytes
+//! record   length: u16, little-endian | ciphertext: 17 to 65,535 bytes, its tag included
 //! ```
 //!
-//! Records carry one stream of frames: many small frames share a record, a large one spans several.
+//! Records carry one stream of frames: many small frames share a record, a large one spans several. Nothing here waits.
 
-use crate::noise::LinkError;
-use bft_core::codec::MAX_MESSAGE;
+use crate::error::LinkError;
+use crate::frame;
+use crate::noise::{Channel, TAG};
 use snow::StatelessTransportState;
 use std::io;
 use std::sync::Arc;
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 const MAX_RECORD: usize = 65_535;
-const TAG: usize = 16;
 const MAX_PLAIN: usize = MAX_RECORD - TAG;
-/// What one read asks for, and hence what one link may bring before others have their turn.
-const READ_CHUNK: usize = 128 * 1024;
-/// What is encrypted before it is written: a peer that does not read costs its plaintext once, not its ciphertext too.
-const BURST: usize = 3 * MAX_PLAIN;
-/// Buffers that a burst has grown beyond this are given back when they run empty.
-const KEPT_CAPACITY: usize = 256 * 1024;
+const HEADER: usize = 2;
+/// What one link may bring before others have their turn. Units: bytes.
+const READ_BUDGET: usize = 256 << 10;
+/// How many bytes are encrypted before they are written, so that a long queue is not held twice. Units: bytes.
+const WRITE_CHUNK: usize = 4 * MAX_PLAIN;
+/// A reader gives its own buffers back beyond this. Units: bytes.
+const KEPT_BY_READER: usize = 8 << 10;
+
+/// Buffers that all readers use in turn, so that a link that is idle costs almost nothing.
+pub struct Scratch {
+    cipher: Box<[u8]>,
+    plain: Box<[u8]>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        // The beginning of a record may wait from the last turn.
+        let size = HEADER + MAX_RECORD + READ_BUDGET;
+        Self { cipher: vec![0; size].into(), plain: vec![0; size].into() }
+    }
+}
+
+/// How a turn of reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing more is there.
+    All,
+    /// The budget is spent; more may be there.
+    Budget,
+    /// The taker wants no more for now; whole frames may be waiting.
+    Paused,
+}
 
 /// The reading half.
 pub struct Reader {
-    stream: OwnedReadHalf,
-    channel: Arc<StatelessTransportState>,
+    stream: Arc<TcpStream>,
+    transport: Arc<StatelessTransportState>,
     nonce: u64,
-    /// Ciphertext that has arrived: `cipher[..filled]`.
-    cipher: Vec<u8>,
-    filled: usize,
-    /// Whether the last read took all that it asked for, so that more may be there.
-    more: bool,
-    /// Plaintext: whole frames and the beginning of the next.
-    plain: Vec<u8>,
-    taken: usize,
+    /// The beginning of a record.
+    record: Vec<u8>,
+    /// `frames[start..]`: what was decrypted and not taken yet, at most a frame and one turn's bytes.
+    frames: Vec<u8>,
+    start: usize,
 }
 
 impl Reader {
-    /// Reads what `channel` encrypts on `stream`.
-    pub fn new(stream: OwnedReadHalf, channel: Arc<StatelessTransportState>) -> Self {
-        let (cipher, plain) = (vec![0; READ_CHUNK], Vec::new());
-        Self { stream, channel, nonce: 0, cipher, filled: 0, more: false, plain, taken: 0 }
+    /// The socket, to wait on.
+    pub fn stream(&self) -> &Arc<TcpStream> {
+        &self.stream
     }
 
-    /// Waits for bytes and decrypts what is whole. One read system call.
+    /// How many bytes this holds room for.
+    pub fn capacity(&self) -> usize {
+        self.record.capacity() + self.frames.capacity()
+    }
+
+    /// Hands every whole frame that has arrived to `take`, which says whether it would have more. At most one read
+    /// system call.
     ///
-    /// Errors: `Closed`, `Io`, and `Authentication` for a record that this channel did not encrypt as its next.
-    pub async fn fill(&mut self) -> Result<(), LinkError> {
-        if self.more {
-            // A peer that sends faster than we read would keep its socket ready, and the others waiting.
-            tokio::task::yield_now().await;
+    /// Errors: `Closed`, `Io`, `Authentication`, `RecordTooShort`, `FrameTooLarge`. The link is of no more use then.
+    pub fn drain(
+        &mut self,
+        scratch: &mut Scratch,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Drained, LinkError> {
+        if !self.deliver_kept(&mut take)? {
+            return Ok(Drained::Paused);
         }
-        let read = self.stream.read(&mut self.cipher[self.filled..]).await?;
-        if read == 0 {
-            return Err(LinkError::Closed);
-        }
-        self.filled += read;
-        self.more = self.filled == self.cipher.len();
-        self.decrypt()
+        let held = self.record.len();
+        scratch.cipher[..held].copy_from_slice(&self.record);
+        let Some(count) = self.read(&mut scratch.cipher[held..held + READ_BUDGET])? else {
+            return Ok(Drained::All);
+        };
+        let fresh = self.decrypt(scratch, held + count)?;
+        let more = match fresh {
+            0 => self.deliver_kept(&mut take)?,
+            _ => {
+                let (taken, more) = frame::deliver(&scratch.plain[..fresh], &mut take)?;
+                self.frames.extend_from_slice(&scratch.plain[taken..fresh]);
+                more
+            }
+        };
+        Ok(match (more, count) {
+            (false, _) => Drained::Paused,
+            (true, READ_BUDGET) => Drained::Budget,
+            (true, _) => Drained::All,
+        })
     }
 
-    fn decrypt(&mut self) -> Result<(), LinkError> {
-        self.forget_taken();
-        let mut at = 0;
-        while let Some(length) = self.cipher[at..self.filled].first_chunk::<2>() {
-            let length = usize::from(u16::from_le_bytes(*length));
-            let Some(record) = self.cipher[at + 2..self.filled].get(..length) else { break };
-            let start = self.plain.len();
-            let size = length.checked_sub(TAG).ok_or(LinkError::Authentication)?;
-            self.plain.resize(start + size, 0);
-            self.channel.read_message(self.nonce, record, &mut self.plain[start..])?;
+    /// Delivers from what was kept; says whether the taker would have more.
+    fn deliver_kept(&mut self, take: &mut impl FnMut(&[u8]) -> bool) -> Result<bool, LinkError> {
+        let (taken, more) = frame::deliver(&self.frames[self.start..], take)?;
+        self.start += taken;
+        if self.start == self.frames.len() {
+            give_back(&mut self.frames, KEPT_BY_READER);
+            self.start = 0;
+        }
+        Ok(more)
+    }
+
+    /// One read; nothing where nothing is there.
+    fn read(&self, into: &mut [u8]) -> Result<Option<usize>, LinkError> {
+        let mut count = None;
+        let whole = into.len();
+        // A short read emptied the socket. To say so saves the read that would find nothing.
+        let read = self.stream.try_io(Interest::READABLE, || {
+            let read = self.stream.try_read(into)?;
+            count = Some(read);
+            if (1..whole).contains(&read) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (count, read) {
+            (Some(0), _) => Err(LinkError::Closed),
+            (Some(count), _) => Ok(Some(count)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Decrypts the whole records of `scratch.cipher[..filled]`: behind what was kept, or if nothing was to the beginning
+    /// of `scratch.plain`, and then returns how many bytes that is.
+    fn decrypt(&mut self, scratch: &mut Scratch, filled: usize) -> Result<usize, LinkError> {
+        self.frames.drain(..self.start);
+        self.start = 0;
+        let direct = self.frames.is_empty();
+        let (mut at, mut fresh) = (0, 0);
+        while let Some(record) = whole_record(&scratch.cipher[at..filled])? {
+            // The cipher works in place and so needs room for the tag too.
+            if direct {
+                let into = &mut scratch.plain[fresh..fresh + record.len()];
+                fresh += self.transport.read_message(self.nonce, record, into)?;
+            } else {
+                let end = self.frames.len();
+                self.frames.resize(end + record.len(), 0);
+                let size =
+                    self.transport.read_message(self.nonce, record, &mut self.frames[end..])?;
+                self.frames.truncate(end + size);
+            }
             self.nonce += 1;
-            at += 2 + length;
+            at += HEADER + record.len();
         }
-        self.cipher.copy_within(at..self.filled, 0);
-        self.filled -= at;
-        Ok(())
-    }
-
-    fn forget_taken(&mut self) {
-        if self.taken == self.plain.len() {
-            self.plain.clear();
-            self.plain.shrink_to(KEPT_CAPACITY);
-        } else {
-            self.plain.drain(..self.taken);
-        }
-        self.taken = 0;
-    }
-
-    /// The next whole frame.
-    ///
-    /// Errors: `FrameTooLarge`, before anything is kept of it.
-    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, LinkError> {
-        let rest = &self.plain[self.taken..];
-        let Some(length) = rest.first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*length) as usize;
-        if length > MAX_MESSAGE {
-            return Err(LinkError::FrameTooLarge(length));
-        }
-        if rest.len() < 4 + length {
-            return Ok(None);
-        }
-        let start = self.taken + 4;
-        self.taken = start + length;
-        Ok(self.plain.get(start..start + length))
+        give_back(&mut self.record, KEPT_BY_READER);
+        self.record.extend_from_slice(&scratch.cipher[at..filled]);
+        Ok(fresh)
     }
 }
 
-/// The writing half.
-pub struct Writer {
-    stream: Arc<OwnedWriteHalf>,
-    channel: Arc<StatelessTransportState>,
-    nonce: u64,
-    /// Frames; those up to `encrypted` have become records.
-    plain: Vec<u8>,
-    encrypted: usize,
-    /// Records not written yet: `cipher[written..]`.
-    cipher: Vec<u8>,
-    written: usize,
-    limit: usize,
+/// The ciphertext of the first record, if it is whole.
+fn whole_record(bytes: &[u8]) -> Result<Option<&[u8]>, LinkError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
+    let length = usize::from(u16::from_le_bytes(*length));
+    if length <= TAG {
+        return Err(LinkError::RecordTooShort(length));
+    }
+    Ok(rest.get(..length))
+}
+
+/// Empties `buffer`, and frees it if a burst has made it large.
+fn give_back(buffer: &mut Vec<u8>, kept: usize) {
+    buffer.clear();
+    if buffer.capacity() > kept {
+        *buffer = Vec::new();
+    }
+}
+
+/// How much a writer may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterLimits {
+    /// Frames are dropped while more than this waits, so at most one frame more ever does. Units: bytes.
+    pub waiting: usize,
+    /// Buffers are given back beyond this once they are empty. Units: bytes.
+    pub kept: usize,
 }
 
 /// What a flush achieved.
@@ -134,50 +199,52 @@ pub enum Flushed {
     Blocked,
 }
 
+/// The writing half.
+pub struct Writer {
+    stream: Arc<TcpStream>,
+    transport: Arc<StatelessTransportState>,
+    nonce: u64,
+    /// `plain[start..]`: frames that are not encrypted yet.
+    plain: Vec<u8>,
+    start: usize,
+    /// `cipher[written..]`: records that are not written yet.
+    cipher: Vec<u8>,
+    written: usize,
+    limits: WriterLimits,
+}
+
 impl Writer {
-    /// Writes on `stream`, and holds at most `limit` bytes and one frame that the other end does not take.
-    pub fn new(
-        stream: Arc<OwnedWriteHalf>,
-        channel: Arc<StatelessTransportState>,
-        limit: usize,
-    ) -> Self {
-        let (plain, cipher) = (Vec::new(), Vec::new());
-        Self { stream, channel, nonce: 0, plain, encrypted: 0, cipher, written: 0, limit }
-    }
-
-    /// The socket, to wait on.
-    pub fn stream(&self) -> Arc<OwnedWriteHalf> {
-        self.stream.clone()
-    }
-
     /// How many bytes wait.
     pub fn waiting(&self) -> usize {
-        self.plain.len() - self.encrypted + self.cipher.len() - self.written
+        self.plain.len() - self.start + self.cipher.len() - self.written
     }
 
-    /// Adds a frame that `encode` writes, unless the other end has fallen too far behind; says whether it did.
-    pub fn queue(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.plain.len() + self.cipher.len() > self.limit {
-            return false;
+    /// How many bytes this holds room for.
+    pub fn capacity(&self) -> usize {
+        self.plain.capacity() + self.cipher.capacity()
+    }
+
+    /// Adds a frame that `encode` writes; returns how long it is, or nothing where the other end has fallen too far
+    /// behind and the frame is dropped.
+    pub fn queue(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
+        if self.waiting() > self.limits.waiting {
+            return None;
         }
-        let start = self.plain.len();
-        self.plain.extend_from_slice(&[0; 4]);
-        encode(&mut self.plain);
-        let length = self.plain.len() - start - 4;
-        assert!(length <= MAX_MESSAGE, "a message of {length} bytes would be refused");
-        self.plain[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
-        true
+        Some(frame::append(&mut self.plain, encode))
     }
 
-    /// Encrypts what was queued and writes until all is out or the socket is full. Usually one write system call.
+    /// Encrypts what was queued and writes until all is out or the socket is full. One write system call where less than
+    /// 256 KiB waits and the socket has room.
+    ///
+    /// Errors: `Closed`, `Io`. The link is of no more use then.
     pub fn flush(&mut self) -> Result<Flushed, LinkError> {
         loop {
             if self.written == self.cipher.len() {
-                self.cipher.clear();
                 self.written = 0;
-                if self.plain.is_empty() {
-                    self.cipher.shrink_to(KEPT_CAPACITY);
-                    self.plain.shrink_to(KEPT_CAPACITY);
+                give_back(&mut self.cipher, self.limits.kept);
+                if self.start == self.plain.len() {
+                    self.start = 0;
+                    give_back(&mut self.plain, self.limits.kept);
                     return Ok(Flushed::All);
                 }
                 self.encrypt()?;
@@ -186,6 +253,7 @@ impl Writer {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.compact();
                     return Ok(Flushed::Blocked);
                 }
                 Err(error) => return Err(error.into()),
@@ -193,23 +261,47 @@ impl Writer {
         }
     }
 
-    /// Makes records of the next frames.
     fn encrypt(&mut self) -> Result<(), LinkError> {
-        let end = self.plain.len().min(self.encrypted + BURST);
-        for chunk in self.plain[self.encrypted..end].chunks(MAX_PLAIN) {
+        let waiting = &self.plain[self.start..];
+        let chunk = &waiting[..waiting.len().min(WRITE_CHUNK)];
+        for plain in chunk.chunks(MAX_PLAIN) {
+            let length = plain.len() + TAG;
+            self.cipher.extend_from_slice(&(length as u16).to_le_bytes());
             let start = self.cipher.len();
-            let length = chunk.len() + TAG;
-            self.cipher.resize(start + 2 + length, 0);
-            self.cipher[start..start + 2].copy_from_slice(&(length as u16).to_le_bytes());
-            self.channel.write_message(self.nonce, chunk, &mut self.cipher[start + 2..])?;
+            self.cipher.resize(start + length, 0);
+            self.transport.write_message(self.nonce, plain, &mut self.cipher[start..])?;
             self.nonce += 1;
         }
-        self.encrypted = end;
-        // Half at least, so that no byte is moved more than once for each that leaves.
-        if self.encrypted * 2 >= self.plain.len() {
-            self.plain.drain(..self.encrypted);
-            self.encrypted = 0;
-        }
+        self.start += chunk.len();
         Ok(())
     }
+
+    /// Forgets what was encrypted, once it is half of what is held: so each byte moves about once.
+    fn compact(&mut self) {
+        if self.start * 2 >= self.plain.len() {
+            self.plain.drain(..self.start);
+            self.start = 0;
+        }
+    }
 }
+
+/// The two halves of the link that `channel` makes of `stream`.
+pub fn split(stream: TcpStream, channel: Channel, limits: WriterLimits) -> (Reader, Writer) {
+    let stream = Arc::new(stream);
+    let Channel { transport, sent, received } = channel;
+    let reader = Reader {
+        stream: stream.clone(),
+        transport: transport.clone(),
+        nonce: received,
+        record: Vec::new(),
+        frames: Vec::new(),
+        start: 0,
+    };
+    let (plain, cipher) = (Vec::new(), Vec::new());
+    let writer =
+        Writer { stream, transport, nonce: sent, plain, start: 0, cipher, written: 0, limits };
+    (reader, writer)
+}
+
+#[cfg(test)]
+mod tests;

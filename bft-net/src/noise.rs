@@ -1,234 +1,198 @@
 //! Who is at the other end: a preamble that names version and group in the clear, then Noise_IK between static X25519 keys.
 //!
 //! ```text
-//! initiator → responder   preamble, length, message 1   (e, es, s, ss)
+//! initiator → responder   preamble, message 1   (e, es, s, ss)
 //! initiator ← responder   preamble
-//! initiator ← responder   length, message 2             (e, ee, se)
-//! initiator → responder   length, an empty record       (message 1 was no recording)
+//! initiator ← responder   message 2             (e, ee, se)
+//! initiator → responder   confirmation          an empty message under the new keys
 //! ```
 //!
 //! The preamble lets two that do not belong together say why; it is also the prologue of the handshake, so nobody can
-//! change it on the way.
+//! change it on the way. Message 1 proves nothing alone, for whoever recorded it can send it again [Noise §7.8]; a link
+//! counts only after the confirmation, so that no stranger can push the true peer's link aside.
 
+use crate::error::LinkError;
 use crate::group::Group;
 use crate::keys::Identity;
-use bft_core::types::{Digest, GroupId, Peer};
+use bft_core::types::{Digest, GroupId, Peer, ReplicaId};
 use snow::{Builder, HandshakeState, StatelessTransportState};
+use std::collections::BTreeMap;
 use std::io;
-use thiserror::Error;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 /// The version of everything that travels. Two versions do not talk.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 const PATTERN: &str = "Noise_IK_25519_AESGCM_BLAKE2s";
 const MAGIC: [u8; 4] = *b"BFS\0";
+const KEY: usize = 32;
+/// What authentication adds to a message. Units: bytes.
+pub(crate) const TAG: usize = 16;
 const PREAMBLE: usize = 4 + 2 + 32;
-/// Message 1 has 96 bytes, message 2 has 48; anything longer is not ours.
-const MAX_HANDSHAKE: usize = 128;
-/// The nonce of the empty record: one that no link lives long enough to reach.
-const CONFIRMATION: u64 = u64::MAX - 1;
-const CONFIRMATION_SIZE: usize = 16;
+/// An ephemeral key, an encrypted static key, an empty payload. No message has any other length.
+const MESSAGE_1: usize = KEY + (KEY + TAG) + TAG;
+const MESSAGE_2: usize = KEY + TAG;
+/// What is read from one that does not belong here, so that closing does not cut off the answer it gets. Units: bytes.
+const LINGER: usize = 1024;
 
-/// Why a link could not be made, or ended.
-#[derive(Debug, Error)]
-pub enum LinkError {
-    /// The connection failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The other end closed the connection.
-    #[error("closed by the other end")]
-    Closed,
-    /// Whatever is there does not speak this protocol.
-    #[error("the other end does not speak BFS")]
-    NotBfs,
-    /// The other end is older or newer.
-    #[error(
-        "the other end speaks protocol version {theirs}, this one {ours}: run the same release on both"
-    )]
-    VersionMismatch {
-        /// This end's version.
-        ours: u16,
-        /// The other's.
-        theirs: u16,
-    },
-    /// The other end has another group file.
-    #[error(
-        "the other end's group file is {theirs}, this one's is {ours}: compare the files with `bfs group show`"
-    )]
-    GroupMismatch {
-        /// This end's group.
-        ours: GroupId,
-        /// The other's.
-        theirs: GroupId,
-    },
-    /// The handshake or a record does not fit the keys: another principal, damage, or replay.
-    #[error("authentication failed")]
-    Authentication,
-    /// The other end's key is in no group file.
-    #[error("the other end's key is not in the group file")]
-    UnknownPeer,
-    /// A frame is longer than any message.
-    #[error("a frame of {0} bytes is longer than any message")]
-    FrameTooLarge(usize),
-    /// The handshake took too long.
-    #[error("the handshake took too long")]
-    TooSlow,
+type Preamble = [u8; PREAMBLE];
+
+/// What one principal brings to every handshake.
+pub struct Local {
+    identity: Identity,
+    preamble: Preamble,
+    peers: BTreeMap<[u8; KEY], Peer>,
+    replicas: Vec<[u8; KEY]>,
 }
 
-impl From<snow::Error> for LinkError {
-    fn from(_: snow::Error) -> Self {
-        LinkError::Authentication
+impl Local {
+    /// The principal with the keys `identity`, in `group`.
+    pub fn new(identity: Identity, group: &Group) -> Self {
+        let replicas: Vec<_> = group.replicas.iter().map(|member| member.identity.link).collect();
+        Self {
+            identity,
+            preamble: preamble(PROTOCOL_VERSION, group.id()),
+            peers: group.peers().map(|(peer, identity)| (identity.link, peer)).collect(),
+            replicas,
+        }
+    }
+
+    /// Who this is, if the group lists it.
+    pub fn me(&self) -> Option<Peer> {
+        self.peers.get(&self.identity.public().link).copied()
+    }
+
+    fn builder(&self) -> Result<Builder<'_>, LinkError> {
+        let pattern = PATTERN.parse().map_err(|_| LinkError::Authentication)?;
+        let builder = Builder::with_resolver(pattern, Box::new(crate::dh::Resolver::new()));
+        // Both preambles are the same, or there is no handshake: once is enough.
+        Ok(builder.local_private_key(self.identity.link_secret())?.prologue(&self.preamble)?)
+    }
+
+    fn check(&self, theirs: &Preamble) -> Result<(), LinkError> {
+        let (ours, theirs) = (Named::of(&self.preamble)?, Named::of(theirs)?);
+        if ours.version != theirs.version {
+            let (ours, theirs) = (ours.version, theirs.version);
+            return Err(LinkError::VersionMismatch { ours, theirs });
+        }
+        if ours.group != theirs.group {
+            return Err(LinkError::GroupMismatch { ours: ours.group, theirs: theirs.group });
+        }
+        Ok(())
     }
 }
 
-fn preamble(group: &Group) -> [u8; PREAMBLE] {
+/// What a preamble says.
+struct Named {
+    version: u16,
+    group: GroupId,
+}
+
+impl Named {
+    fn of(preamble: &Preamble) -> Result<Self, LinkError> {
+        let rest = preamble.strip_prefix(&MAGIC).ok_or(LinkError::NotBfs)?;
+        let (version, group) = rest.split_first_chunk::<2>().ok_or(LinkError::NotBfs)?;
+        let group = group.first_chunk::<32>().ok_or(LinkError::NotBfs)?;
+        Ok(Self { version: u16::from_le_bytes(*version), group: GroupId(Digest(*group)) })
+    }
+}
+
+/// What each end sends first.
+pub fn preamble(version: u16, group: GroupId) -> [u8; PREAMBLE] {
     let mut bytes = [0; PREAMBLE];
     bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4..6].copy_from_slice(&PROTOCOL_VERSION.to_le_bytes());
-    bytes[6..].copy_from_slice(&group.id().0.0);
+    bytes[4..6].copy_from_slice(&version.to_le_bytes());
+    bytes[6..].copy_from_slice(&group.0.0);
     bytes
 }
 
-fn check_preamble(ours: &[u8; PREAMBLE], theirs: &[u8; PREAMBLE]) -> Result<(), LinkError> {
-    if theirs[..4] != MAGIC {
-        return Err(LinkError::NotBfs);
-    }
-    let version = u16::from_le_bytes([theirs[4], theirs[5]]);
-    if version != PROTOCOL_VERSION {
-        return Err(LinkError::VersionMismatch { ours: PROTOCOL_VERSION, theirs: version });
-    }
-    let group = |bytes: &[u8; PREAMBLE]| {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(&bytes[6..]);
-        GroupId(Digest(digest))
-    };
-    if ours != theirs {
-        return Err(LinkError::GroupMismatch { ours: group(ours), theirs: group(theirs) });
-    }
-    Ok(())
+/// The keys of an established channel, and how many messages each direction has carried.
+pub struct Channel {
+    pub(crate) transport: Arc<StatelessTransportState>,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
-fn builder<'a>(identity: &'a Identity, prologue: &'a [u8]) -> Result<Builder<'a>, LinkError> {
-    let pattern = PATTERN.parse().map_err(|_| LinkError::Authentication)?;
-    Ok(Builder::new(pattern).local_private_key(identity.link_secret())?.prologue(prologue)?)
+impl Channel {
+    fn of(handshake: HandshakeState) -> Result<Self, LinkError> {
+        let transport = Arc::new(handshake.into_stateless_transport_mode()?);
+        Ok(Self { transport, sent: 0, received: 0 })
+    }
 }
 
-/// Calls the principal whose link key is `remote`.
+/// Calls `replica`.
 ///
 /// Requires: the caller bounds the time this takes.
+/// Errors: `NotBfs`, `VersionMismatch`, `GroupMismatch`, `Authentication` (another's key), `LowOrderKey`, `Closed`, `Io`;
+/// `UnknownPeer` where the group has no such replica.
 pub async fn initiate(
     stream: &mut TcpStream,
-    identity: &Identity,
-    group: &Group,
-    remote: &[u8; 32],
-) -> Result<StatelessTransportState, LinkError> {
-    let ours = preamble(group);
-    let builder = builder(identity, &ours)?.remote_public_key(remote)?;
-    let mut handshake = builder.build_initiator()?;
-    let mut first = ours.to_vec();
-    first.extend(message(&mut handshake)?);
+    local: &Local,
+    replica: ReplicaId,
+) -> Result<Channel, LinkError> {
+    let remote = local.replicas.get(replica.index()).ok_or(LinkError::UnknownPeer)?;
+    let mut handshake = local.builder()?.remote_public_key(remote)?.build_initiator()?;
+    let mut first = [0; PREAMBLE + MESSAGE_1];
+    first[..PREAMBLE].copy_from_slice(&local.preamble);
+    handshake.write_message(&[], &mut first[PREAMBLE..])?;
     stream.write_all(&first).await?;
-    let mut theirs = [0; PREAMBLE];
-    stream.read_exact(&mut theirs).await.map_err(closed)?;
-    check_preamble(&ours, &theirs)?;
-    read_message(stream, &mut handshake).await?;
-    let channel = handshake.into_stateless_transport_mode()?;
-    stream.write_all(&confirmation(&channel)?).await?;
+    local.check(&read(stream).await?)?;
+    handshake.read_message(&read::<MESSAGE_2>(stream).await?, &mut [0; MESSAGE_2])?;
+    let mut channel = Channel::of(handshake)?;
+    let mut confirmation = [0; TAG];
+    channel.transport.write_message(channel.sent, &[], &mut confirmation)?;
+    channel.sent += 1;
+    stream.write_all(&confirmation).await?;
     Ok(channel)
 }
 
 /// Answers whoever called, and says who it is.
 ///
 /// Requires: the caller bounds the time this takes.
-pub async fn respond(
-    stream: &mut TcpStream,
-    identity: &Identity,
-    group: &Group,
-) -> Result<(Peer, StatelessTransportState), LinkError> {
-    let ours = preamble(group);
-    let mut theirs = [0; PREAMBLE];
-    stream.read_exact(&mut theirs).await.map_err(closed)?;
-    // Told also to one that does not belong here, so that it can say what is wrong.
-    stream.write_all(&ours).await?;
-    check_preamble(&ours, &theirs)?;
-    let mut handshake = builder(identity, &ours)?.build_responder()?;
-    let ephemeral = read_message(stream, &mut handshake).await?;
-    refuse_low_order(identity, ephemeral)?;
-    let remote = handshake.get_remote_static().and_then(|key| <[u8; 32]>::try_from(key).ok());
-    let peer = remote.and_then(|key| group.peer_of(&key)).ok_or(LinkError::UnknownPeer)?;
-    let reply = message(&mut handshake)?;
+/// Errors: those of [`initiate`]; `UnknownPeer` where the group lists no such key.
+pub async fn respond(stream: &mut TcpStream, local: &Local) -> Result<(Peer, Channel), LinkError> {
+    let theirs = read(stream).await?;
+    Named::of(&theirs)?;
+    // Told also to one of another version or group, so that it can say what is wrong.
+    stream.write_all(&local.preamble).await?;
+    if let Err(error) = local.check(&theirs) {
+        linger(stream).await;
+        return Err(error);
+    }
+    let mut handshake = local.builder()?.build_responder()?;
+    handshake.read_message(&read::<MESSAGE_1>(stream).await?, &mut [0; MESSAGE_1])?;
+    let remote = handshake.get_remote_static().and_then(|key| key.first_chunk::<KEY>());
+    let peer = remote.and_then(|key| local.peers.get(key)).ok_or(LinkError::UnknownPeer)?;
+    let mut reply = [0; MESSAGE_2];
+    handshake.write_message(&[], &mut reply)?;
     stream.write_all(&reply).await?;
-    let channel = handshake.into_stateless_transport_mode()?;
-    read_confirmation(stream, &channel).await?;
-    Ok((peer, channel))
+    let mut channel = Channel::of(handshake)?;
+    let confirmation = read::<TAG>(stream).await?;
+    channel.transport.read_message(channel.received, &confirmation, &mut [0; TAG])?;
+    channel.received += 1;
+    Ok((*peer, channel))
 }
 
-/// The empty record that only whoever holds the ephemeral secret of message 1 can make.
-fn confirmation(
-    channel: &StatelessTransportState,
-) -> Result<[u8; 2 + CONFIRMATION_SIZE], LinkError> {
-    let mut bytes = [0; 2 + CONFIRMATION_SIZE];
-    bytes[..2].copy_from_slice(&(CONFIRMATION_SIZE as u16).to_le_bytes());
-    channel.write_message(CONFIRMATION, &[], &mut bytes[2..])?;
-    Ok(bytes)
-}
-
-/// Waits for the empty record. Message 1 alone could be a recording, sent again to take the place of the true link.
-async fn read_confirmation(
-    stream: &mut TcpStream,
-    channel: &StatelessTransportState,
-) -> Result<(), LinkError> {
-    let mut bytes = [0; 2 + CONFIRMATION_SIZE];
-    stream.read_exact(&mut bytes).await.map_err(closed)?;
-    if bytes[..2] != (CONFIRMATION_SIZE as u16).to_le_bytes() {
-        return Err(LinkError::Authentication);
+async fn read<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], LinkError> {
+    let mut bytes = [0; N];
+    match stream.read_exact(&mut bytes).await {
+        Ok(_) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(LinkError::Closed),
+        Err(error) => Err(error.into()),
     }
-    channel.read_message(CONFIRMATION, &bytes[2..], &mut [])?;
-    Ok(())
 }
 
-/// A point of low order makes a shared secret that everyone knows. [RFC 7748 §6.1]
-fn refuse_low_order(identity: &Identity, ephemeral: [u8; 32]) -> Result<(), LinkError> {
-    let secret = StaticSecret::from(*identity.link_secret());
-    let shared = secret.diffie_hellman(&PublicKey::from(ephemeral));
-    if shared.was_contributory() { Ok(()) } else { Err(LinkError::Authentication) }
-}
-
-/// The next handshake message, with its length before it.
-fn message(handshake: &mut HandshakeState) -> Result<Vec<u8>, LinkError> {
-    let mut bytes = vec![0; 2 + MAX_HANDSHAKE];
-    let length = handshake.write_message(&[], &mut bytes[2..])?;
-    bytes.truncate(2 + length);
-    bytes[..2].copy_from_slice(&(length as u16).to_le_bytes());
-    Ok(bytes)
-}
-
-/// Takes in the other end's next message; returns its ephemeral key, which stands first.
-async fn read_message(
-    stream: &mut TcpStream,
-    handshake: &mut HandshakeState,
-) -> Result<[u8; 32], LinkError> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length).await.map_err(closed)?;
-    let length = usize::from(u16::from_le_bytes(length));
-    if !(32..=MAX_HANDSHAKE).contains(&length) {
-        return Err(LinkError::Authentication);
-    }
-    let mut bytes = [0; MAX_HANDSHAKE];
-    stream.read_exact(&mut bytes[..length]).await.map_err(closed)?;
-    let mut payload = [0; MAX_HANDSHAKE];
-    handshake.read_message(&bytes[..length], &mut payload)?;
-    let mut ephemeral = [0; 32];
-    ephemeral.copy_from_slice(&bytes[..32]);
-    Ok(ephemeral)
-}
-
-fn closed(error: io::Error) -> LinkError {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => LinkError::Closed,
-        _ => LinkError::Io(error),
+/// Waits for the other end to close. A socket that is closed with bytes unread resets the connection, and the other end
+/// may then never see what it was told.
+async fn linger(stream: &mut TcpStream) {
+    let mut rest = [0; LINGER];
+    let mut left = LINGER;
+    while let Ok(count @ 1..) = stream.read(&mut rest).await {
+        left = left.saturating_sub(count);
+        if left == 0 {
+            return;
+        }
     }
 }
