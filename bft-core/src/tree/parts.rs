@@ -108,10 +108,10 @@ pub struct Assembly<O> {
 
 #[derive(Clone)]
 enum Found<O> {
-    /// A part that came from elsewhere.
-    Fetched(Part),
-    /// A whole subtree that is the same here.
-    Kept(Child<O>, usize),
+    /// An interior node that came from elsewhere.
+    Node(Part),
+    /// A subtree that is whole, and how many objects it has: one that is the same here, or an object that came.
+    Whole(Child<O>, usize),
 }
 
 impl<O> Default for Assembly<O> {
@@ -136,11 +136,11 @@ impl<O: Object> Assembly<O> {
         let mut open = Vec::from([(address, digest)]);
         while let Some((address, digest)) = open.pop() {
             match self.parts.get(&digest) {
-                Some(Found::Fetched(part)) => open.extend(part.children()),
-                Some(Found::Kept(..)) => {}
+                Some(Found::Node(part)) => open.extend(part.children()),
+                Some(Found::Whole(..)) => {}
                 None => match own.subtree(address).filter(|child| child.digest() == Some(digest)) {
                     Some(child) => {
-                        self.parts.insert(digest, Found::Kept(child.clone(), child.count()));
+                        self.parts.insert(digest, Found::Whole(child.clone(), child.count()));
                     }
                     None => drop(self.wanted.insert(address, digest)),
                 },
@@ -169,15 +169,24 @@ impl<O: Object> Assembly<O> {
         if self.wanted.get(&address) != Some(&digest) || !part.is_well_formed() {
             return false;
         }
+        let found = match part {
+            Part::Node { .. } => Found::Node(part),
+            Part::Leaf { id, version, object } => {
+                // What correct replicas signed decodes.
+                let Ok(object) = borsh::from_slice(&object) else { return false };
+                let leaf = Leaf { id, version, digest: Some(digest), object };
+                Found::Whole(Child::Leaf(Arc::new(leaf)), 1)
+            }
+        };
         self.wanted.remove(&address);
-        self.parts.insert(digest, Found::Fetched(part));
+        self.parts.insert(digest, found);
         self.expect(address, digest, own);
         true
     }
 
     /// The tree, once nothing is missing.
     ///
-    /// Errors: nothing, where an object's bytes are not canonical; no correct replica ever signed such a state.
+    /// Errors: nothing, where something is, or where the parts make no tree, which no correct replica ever signed.
     pub fn finish(self) -> Option<Tree<O>> {
         if !self.wanted.is_empty() {
             return None;
@@ -188,14 +197,9 @@ impl<O: Object> Assembly<O> {
 
     fn build(&self, digest: Digest) -> Option<(Child<O>, usize)> {
         match self.parts.get(&digest)? {
-            Found::Kept(child, count) => Some((child.clone(), *count)),
-            Found::Fetched(Part::Leaf { id, version, object }) => {
-                let object = borsh::from_slice(object).ok()?;
-                let leaf = Leaf { id: *id, version: *version, digest: Some(digest), object };
-                Some((Child::Leaf(Arc::new(leaf)), 1))
-            }
+            Found::Whole(child, count) => Some((child.clone(), *count)),
             // The depth of a tree is at most 32: every level has a longer prefix than the one above.
-            Found::Fetched(Part::Node { prefix, level, occupied, children }) => {
+            Found::Node(Part::Node { prefix, level, occupied, children }) => {
                 let mut built = Vec::with_capacity(children.len());
                 let mut count = 0;
                 for child in children {
@@ -215,6 +219,7 @@ impl<O: Object> Assembly<O> {
                 };
                 Some((Child::Node(Arc::new(node)), count))
             }
+            Found::Node(Part::Leaf { .. }) => None,
         }
     }
 }
