@@ -77,7 +77,6 @@ impl Driver {
                 match output {
                     Output::Persist { id, .. } => durable = Some(id),
                     Output::Send { to, message, .. } => self.send(to, &message, links),
-                    Output::Hurry => links.hurry(),
                     Output::SetTimer { timer, at } => drop(self.timers.insert(timer, at)),
                     Output::CancelTimer(timer) => drop(self.timers.remove(&timer)),
                     Output::Job(Job::SignCheckpoint { n, digest, signed }) => {
@@ -114,14 +113,8 @@ impl Driver {
             Destination::Replicas => {
                 self.buffer.clear();
                 codec::encode(message, &mut self.buffer);
-                // Replies left when the batch was prepared: its COMMIT rides on whatever goes there next.
-                let unhurried = matches!(message, Message::Commit(_));
                 for i in self.replica.others() {
-                    if unhurried {
-                        links.send_unhurried(Peer::Replica(i), &self.buffer);
-                    } else {
-                        links.send(Peer::Replica(i), &self.buffer);
-                    }
+                    links.send(Peer::Replica(i), &self.buffer);
                 }
             }
         }

@@ -49,8 +49,7 @@ pub enum Output {
         /// What to write.
         record: Record,
     },
-    /// Send, but not before the record `after` is durable. TCP may lose it at a reconnection; STATUS repairs that. A COMMIT
-    /// is in no hurry: it may wait a millisecond for other messages to the same replica. [CL02 §5.1.2]
+    /// Send, but not before the record `after` is durable. TCP may lose it at a reconnection; STATUS repairs that.
     Send {
         /// To whom.
         to: Destination,
@@ -59,8 +58,6 @@ pub enum Output {
         /// What must be durable first.
         after: Option<PersistId>,
     },
-    /// What is in no hurry leaves now: somebody waits for it.
-    Hurry,
     /// Replaces an earlier deadline for the same timer.
     SetTimer {
         /// Which.
@@ -322,7 +319,6 @@ impl fmt::Display for Output {
             Output::Send { to, message, after: Some(id) } => {
                 write!(f, "-> {to} {message} after {id:?}")
             }
-            Output::Hurry => f.write_str("hurry"),
             Output::SetTimer { timer, at } => write!(f, "set {timer:?} at {}us", at.0),
             Output::CancelTimer(timer) => write!(f, "cancel {timer:?}"),
             Output::Job(Job::SignCheckpoint { n, digest, .. }) => {

@@ -72,11 +72,6 @@ struct Inner<E> {
 }
 
 impl<E: Endpoint> Inner<E> {
-    /// When the timer has something to do.
-    fn deadline(&self) -> Option<Instant> {
-        self.endpoint.deadline().into_iter().chain(self.links.unhurried_until()).min()
-    }
-
     /// Writes what was queued, and takes leave of links that fail; ends, for every round has fewer links.
     fn settle(&mut self) {
         loop {
@@ -152,7 +147,7 @@ impl<E: Endpoint> Shared<E> {
         let Inner { endpoint, links, .. } = &mut *inner;
         links.resume(|peer| endpoint.may_read(peer));
         let deferred = links.take_deferred();
-        let nearer = match (inner.deadline(), inner.armed) {
+        let nearer = match (inner.endpoint.deadline(), inner.armed) {
             (Some(deadline), Some(armed)) => deadline < armed,
             (deadline, _) => deadline.is_some(),
         };
@@ -186,18 +181,14 @@ impl<E: Endpoint> Shared<E> {
     /// When the timer has something to do; it will not be woken for anything later.
     pub(crate) fn arm(&self) -> Option<Instant> {
         let mut inner = self.lock();
-        inner.armed = inner.deadline();
+        inner.armed = inner.endpoint.deadline();
         inner.armed
     }
 
     /// Does what has become due.
     pub(crate) fn expire(&self) {
         self.with(|endpoint, links| {
-            let now = Instant::now();
-            if links.unhurried_until().is_some_and(|at| at <= now) {
-                links.hurry();
-            }
-            if endpoint.deadline().is_some_and(|at| at <= now) {
+            if endpoint.deadline().is_some_and(|at| at <= Instant::now()) {
                 endpoint.on_deadline(links);
             }
         });
@@ -316,7 +307,6 @@ struct Owner<E: Endpoint>(Arc<Shared<E>>);
 
 impl<E: Endpoint> Drop for Owner<E> {
     fn drop(&mut self) {
-        self.0.with(|_, links| links.hurry());
         self.0.stop();
     }
 }
@@ -359,7 +349,6 @@ impl<E: Endpoint> Hub<E> {
     /// Writes what can be written within 200 ms, ends the tasks, and closes the links and the listener.
     pub async fn shutdown(&self) {
         let end = Instant::now() + LAST_FLUSH;
-        self.with(|_, links| links.hurry());
         while Instant::now() < end && !self.with(|_, links| links.is_idle()) {
             sleep(Duration::from_millis(5)).await;
         }

@@ -5,11 +5,8 @@ use crate::link::{Flushed, Writer, WriterLimits};
 use bft_core::types::Peer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
-
-/// How long a frame in no hurry may wait. The timers' resolution.
-const NO_HURRY: Duration = Duration::from_millis(1);
 
 /// What other machines may cost this one.
 #[derive(Clone, Copy, Debug)]
@@ -73,9 +70,6 @@ pub struct Links {
     /// Bounded by the group: only its members are ever peers.
     peers: BTreeMap<Peer, Slot>,
     dirty: Vec<Peer>,
-    /// Peers for whom something in no hurry waits, and until when.
-    unhurried: BTreeSet<Peer>,
-    unhurried_until: Option<Instant>,
     paused: BTreeSet<Peer>,
     deferred: Vec<Deferred>,
     generations: u64,
@@ -121,22 +115,6 @@ impl Links {
         }
     }
 
-    /// Sends a frame that may wait a millisecond for the next one to the same peer: it costs no write of its own.
-    pub fn send_unhurried(&mut self, to: Peer, frame: &[u8]) {
-        if self.queue(to, |out| out.extend_from_slice(frame)) {
-            self.unhurried.insert(to);
-            self.unhurried_until.get_or_insert_with(|| Instant::now() + NO_HURRY);
-        }
-    }
-
-    /// What is in no hurry leaves with this turn.
-    pub fn hurry(&mut self) {
-        for peer in std::mem::take(&mut self.unhurried) {
-            self.mark(peer);
-        }
-        self.unhurried_until = None;
-    }
-
     /// Runs `act` after this turn, when the lock is free: what wakes another thread must not make it wait for this one.
     pub fn defer(&mut self, act: impl FnOnce() + Send + 'static) {
         self.deferred.push(Box::new(act));
@@ -169,11 +147,6 @@ impl Links {
         if link.is_some_and(|link| !std::mem::replace(&mut link.dirty, true)) {
             self.dirty.push(peer);
         }
-    }
-
-    /// Until when something in no hurry may wait.
-    pub(crate) fn unhurried_until(&self) -> Option<Instant> {
-        self.unhurried_until
     }
 
     pub(crate) fn take_deferred(&mut self) -> Vec<Deferred> {
@@ -312,7 +285,6 @@ impl Links {
                 continue;
             };
             link.dirty = false;
-            self.unhurried.remove(&peer);
             // One that is blocked is written to when its socket has room.
             if !link.blocked
                 && let Err(error) = self.flush_one(peer)

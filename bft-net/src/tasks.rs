@@ -83,6 +83,8 @@ async fn run_acceptor<E: Endpoint>(shared: Arc<Shared<E>>, listener: StdListener
             Ok((stream, from)) => {
                 let evicted = admit(&mut half_open, shared.limits.half_open);
                 shared.spawn(answer(shared.clone(), stream, from, evicted));
+                // Callers are heard one by one: a burst must not push out those who have said who they are.
+                yield_now().await;
             }
             Err(error) if concerns_one_caller(&error) => {}
             Err(error) => {

@@ -455,36 +455,6 @@ async fn a_deadline_that_stays_in_the_past_starves_nobody() {
 }
 
 #[tokio::test]
-async fn what_is_in_no_hurry_waits_for_company_but_not_long() {
-    let mut world = World::new(1, 1);
-    let server = world.start(replica(0));
-    let user = world.start(client(0));
-    connected(&user, replica(0)).await;
-    connected(&server, client(0)).await;
-    let waiting = || user.with(|_, links| links.waiting(replica(0)));
-    user.with(|_, links| links.send_unhurried(replica(0), b"a"));
-    assert_ne!(waiting(), 0, "it waits");
-    until("it arrives alone", &server, |recorder, _| recorder.frames.len() == 1).await;
-    user.with(|_, links| links.send_unhurried(replica(0), b"b"));
-    assert_ne!(waiting(), 0, "it waits");
-    user.with(|_, links| links.send(replica(0), b"c"));
-    assert_eq!(waiting(), 0, "it leaves with the next");
-    user.with(|_, links| {
-        links.send_unhurried(replica(0), b"d");
-        links.hurry();
-    });
-    assert_eq!(waiting(), 0, "it leaves at once");
-    until("the others", &server, |recorder, _| recorder.frames.len() == 4).await;
-    server.with(|recorder, _| {
-        let frames: Vec<_> = recorder.frames.iter().map(|(_, frame)| frame[0]).collect();
-        assert_eq!(frames, b"abcd");
-    });
-    user.with(|_, links| links.send_unhurried(replica(0), b"e"));
-    user.shutdown().await;
-    until("the last", &server, |recorder, _| recorder.frames.len() == 5).await;
-}
-
-#[tokio::test]
 async fn what_is_deferred_runs_without_the_lock() {
     let mut world = World::new(1, 0);
     let hub = world.start(replica(0));

@@ -516,7 +516,6 @@ impl World {
                     let delay = at.0.saturating_sub(self.now);
                     self.schedule(delay, Event::ReplicaTimer { replica: i, timer, at });
                 }
-                Output::Hurry => {}
                 Output::CancelTimer(timer) => {
                     self.nodes[i].timers.remove(&timer);
                 }

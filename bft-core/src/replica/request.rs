@@ -358,7 +358,6 @@ impl<S: Service> Replica<S> {
             return Err(Rejection::TooOften);
         }
         self.held_reads.push((client, reply));
-        out.push(Output::Hurry);
         Ok(())
     }
 

@@ -156,7 +156,7 @@ impl Cluster {
                     self.input(i, Input::JobDone(result));
                 }
                 Output::Rejected { why, .. } => self.rejections.push((ReplicaId(i), why)),
-                Output::Hurry | Output::SetTimer { .. } | Output::CancelTimer(_) => {}
+                Output::SetTimer { .. } | Output::CancelTimer(_) => {}
                 Output::Alarm(alarm) => panic!("r{i}: {alarm}"),
             }
         }
