@@ -1,0 +1,105 @@
+//! Real groups of real processes on this machine: what users meet when replicas come and go.
+
+use bfs_client::local_group::LocalGroup;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Without the right to mount there is nothing to test here.
+fn can_mount() -> bool {
+    let able = nix::unistd::geteuid().is_root() && fs::File::open("/dev/fuse").is_ok();
+    if !able {
+        println!("skipped: mounting wants root and /dev/fuse");
+    }
+    able
+}
+
+fn mounted(group: &mut LocalGroup, options: &str) -> PathBuf {
+    let point = group.dir().join("mnt");
+    fs::create_dir_all(&point).unwrap();
+    group.mount(&point, options).unwrap();
+    point
+}
+
+fn until_healthy(group: &LocalGroup) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let health = group.status().map(|status| status.health).unwrap_or_default();
+        if health == "HEALTHY" {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still {health}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_wiped_backup_comes_back_by_state_transfer() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    until_healthy(&group);
+    let write = |from: usize, to: usize| {
+        for i in from..to {
+            fs::write(point.join(format!("f{i}")), format!("contents of {i}").repeat(100)).unwrap();
+        }
+    };
+    write(0, 300);
+    group.kill(2).unwrap();
+    assert_eq!(group.status().unwrap().health, "NO SPARE");
+    write(300, 900);
+    group.start_replica(2).unwrap();
+    until_healthy(&group);
+    // With another replica gone, every answer needs the one that came back.
+    group.kill(3).unwrap();
+    group.unmount(&point).unwrap();
+    group.mount(&point, "").unwrap();
+    for i in 0..900 {
+        let read = fs::read_to_string(point.join(format!("f{i}"))).unwrap();
+        assert_eq!(read, format!("contents of {i}").repeat(100));
+    }
+    group.unmount(&point).unwrap();
+}
+
+#[test]
+fn without_a_quorum_a_soft_mount_gives_up_and_a_group_that_is_back_goes_on() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "soft,timeo=20");
+    fs::write(point.join("before"), "before").unwrap();
+    group.pause(2).unwrap();
+    group.pause(3).unwrap();
+    let error = fs::write(point.join("meanwhile"), "lost?").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EIO as i32), "{error}");
+    group.resume(2).unwrap();
+    group.resume(3).unwrap();
+    until_healthy(&group);
+    fs::write(point.join("after"), "after").unwrap();
+    assert_eq!(fs::read_to_string(point.join("before")).unwrap(), "before");
+    assert_eq!(fs::read_to_string(point.join("after")).unwrap(), "after");
+    group.unmount(&point).unwrap();
+}
+
+#[test]
+fn a_stalled_group_keeps_a_hard_mount_waiting_and_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    group.pause(1).unwrap();
+    group.pause(2).unwrap();
+    let file = point.join("patient");
+    let writer = std::thread::spawn(move || fs::write(file, "written in the end"));
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(!writer.is_finished(), "nobody can have agreed to it");
+    group.resume(1).unwrap();
+    group.resume(2).unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(fs::read_to_string(point.join("patient")).unwrap(), "written in the end");
+    group.unmount(&point).unwrap();
+}
