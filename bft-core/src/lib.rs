@@ -3,7 +3,7 @@
 //! Nothing here touches a socket, a file, a clock, a thread or a random number: see [`io`] for the one way in and the
 //! one way out.
 //!
-//! Sources are cited as [CL99] (OSDI'99), [CL00] (OSDI'00) and [CL02] (TOCS'02): Castro and Liskov's papers.
+//! Sources are cited by section, as in [CL99 §4.2]: CL99 is OSDI'99, CL00 OSDI'00 and CL02 TOCS'02, Castro and Liskov's papers.
 
 #![no_std]
 #![forbid(unsafe_code)]
