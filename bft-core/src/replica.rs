@@ -107,6 +107,8 @@ pub struct Replica<S: Service> {
     config: Config,
     authority: Authority,
     service: S,
+    /// The instant of the input that is being handled.
+    now: Now,
     /// v: the current view.
     view: View,
     log: Log,
@@ -161,6 +163,7 @@ impl<S: Service> Replica<S> {
             config,
             authority,
             service,
+            now: Now::default(),
             view,
             log: Log::new(n, config.window),
             executed: n,
@@ -184,29 +187,30 @@ impl<S: Service> Replica<S> {
 
     /// Handles one input and appends what is to be done to `out`.
     ///
-    /// Requires: `now.tick` never goes back.
+    /// Requires: `self.now.tick` never goes back.
     /// Effects: bounded by the input's size and the configuration. After an alarm nothing happens any more.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         if self.alarmed {
             return;
         }
+        self.now = now;
         match input {
             Input::Message(message) => {
                 let from = message.from();
-                if let Err(why) = self.on_message(now, message, out) {
+                if let Err(why) = self.on_message(message, out) {
                     self.reject(from, why, out);
                 }
             }
-            Input::Timeout(Timer::Status) => self.on_status_timeout(now, out),
+            Input::Timeout(Timer::Status) => self.on_status_timeout(out),
             Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(),
-            Input::Connected { peer, entropy } => self.on_connected(now, peer, entropy, out),
+            Input::Connected { peer, entropy } => self.on_connected(peer, entropy, out),
             Input::Persisted(id) => self.durable = self.durable.max(id),
             Input::JobDone(JobResult::CheckpointSigned { n, digest, signature }) => {
                 self.on_checkpoint_signed(n, digest, signature, out);
             }
         }
-        self.propose(now, out);
-        self.update_view_timer(now, out);
+        self.propose(out);
+        self.update_view_timer(out);
     }
 
     /// Checks what a link brought. See [`Authority::verify`].
@@ -277,7 +281,6 @@ impl<S: Service> Replica<S> {
 
     fn on_message(
         &mut self,
-        now: Now,
         message: Verified<Message>,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
@@ -286,16 +289,14 @@ impl<S: Service> Replica<S> {
         match (message, from) {
             (Message::Request(m), _) => self.on_request(from, m, &proofs, out),
             (Message::Read(m), Peer::Client(client)) => self.on_read(client, m, out),
-            (Message::PrePrepare(m), Peer::Replica(i)) => {
-                self.on_pre_prepare(now, i, m, proofs, out)
-            }
+            (Message::PrePrepare(m), Peer::Replica(i)) => self.on_pre_prepare(i, m, proofs, out),
             (Message::Prepare(m), Peer::Replica(i)) => self.on_prepare(i, m, out),
             (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
             (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
-            (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(now, m, out),
-            (Message::Status(m), Peer::Replica(i)) => self.on_status(now, i, m, out),
-            (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(now, i, &m, out),
-            (Message::Parts(m), Peer::Replica(i)) => self.on_parts(now, i, m, out),
+            (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
+            (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),
+            (Message::Parts(m), Peer::Replica(i)) => self.on_parts(i, m, out),
             (Message::HealthQuery(nonce), _) => {
                 self.send(from.into(), Message::Health(self.health(nonce)), None, out);
                 Ok(())
@@ -304,14 +305,14 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    fn on_connected(&mut self, now: Now, peer: Peer, entropy: [u8; 32], out: &mut Vec<Output>) {
+    fn on_connected(&mut self, peer: Peer, entropy: [u8; 32], out: &mut Vec<Output>) {
         match peer {
             Peer::Client(client) => {
                 if let Some(key) = self.authority.issue_key(client, entropy) {
                     self.send(peer.into(), Message::NewKey(key), None, out);
                 }
             }
-            Peer::Replica(_) => self.on_link_restored(now, peer, out),
+            Peer::Replica(_) => self.on_link_restored(peer, out),
         }
     }
 
@@ -347,11 +348,11 @@ impl<S: Service> Replica<S> {
     }
 
     /// Whether `proposed` is a time that this replica can stand behind. (decision 7)
-    fn is_timely(&self, now: Now, proposed: Time) -> bool {
+    fn is_timely(&self, proposed: Time) -> bool {
         let tolerance = self.config.clock_tolerance.as_nanos() as u64;
         let late = tolerance.saturating_add(self.config.view_timeout.as_nanos() as u64);
-        let earliest = now.wall.0.saturating_sub(late);
-        let latest = now.wall.0.saturating_add(tolerance);
+        let earliest = self.now.wall.0.saturating_sub(late);
+        let latest = self.now.wall.0.saturating_add(tolerance);
         (earliest..=latest).contains(&proposed.0)
     }
 

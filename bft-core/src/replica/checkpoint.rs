@@ -7,7 +7,7 @@ use crate::messages::{Checkpoint, Message};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::tree::Object;
-use crate::types::{Digest, Now, ReplicaId, SequenceNumber, Tick};
+use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -174,7 +174,6 @@ impl<S: Service> Replica<S> {
     /// Errors: `OutsideWaterMarks`; `Duplicate`; `ConflictingVote`, where one replica signed two states.
     pub(super) fn on_checkpoint(
         &mut self,
-        now: Now,
         m: Checkpoint,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
@@ -183,7 +182,7 @@ impl<S: Service> Replica<S> {
             return Err(Rejection::OutsideWaterMarks);
         }
         if m.n > self.log.high() {
-            return self.on_checkpoint_ahead(now, m, out);
+            return self.on_checkpoint_ahead(m, out);
         }
         let votes = self.checkpoints.votes.entry(m.n).or_default();
         match votes.get(&m.replica) {
@@ -198,7 +197,6 @@ impl<S: Service> Replica<S> {
     /// A CHECKPOINT beyond the high water mark: where a quorum is there, this replica has been left behind for good.
     fn on_checkpoint_ahead(
         &mut self,
-        now: Now,
         m: Checkpoint,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
@@ -206,7 +204,7 @@ impl<S: Service> Replica<S> {
             Some(known) if known.n >= m.n => return Err(Rejection::Duplicate),
             _ => self.checkpoints.ahead.insert(m.replica, m),
         };
-        self.consider_transfer(now, out);
+        self.consider_transfer(out);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use crate::log::{NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{BatchEntry, Commit, Message, PrePrepare, Prepare, Request, batch_digest};
 use crate::service::Service;
 use crate::sessions::Standing;
-use crate::types::{ClientId, Digest, Now, ReplicaId, SequenceNumber, Slot};
+use crate::types::{ClientId, Digest, ReplicaId, SequenceNumber, Slot};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ impl<S: Service> Replica<S> {
     /// The primary's part: orders whatever waits, as long as the window and the pipeline allow. [CL02 §5.1.4]
     ///
     /// Effects: an idle group orders a request at once; a busy one collects what comes while W batches are under way.
-    pub(super) fn propose(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn propose(&mut self, out: &mut Vec<Output>) {
         while !self.alarmed && self.is_primary() && self.requests.has_queued() {
             let n = self.proposed.next();
             if n > self.executed.plus(self.config.pipeline) || !self.log.in_window(n) {
@@ -30,7 +30,7 @@ impl<S: Service> Replica<S> {
                 return;
             }
             self.proposed = n;
-            self.accept(n, NamedBatch::new(now.wall, batch), true);
+            self.accept(n, NamedBatch::new(self.now.wall, batch), true);
             self.vote(n, out);
             self.advance(n, out);
         }
@@ -75,7 +75,6 @@ impl<S: Service> Replica<S> {
     /// Errors: `WrongView`, `NotPrimary`, `OutsideWaterMarks`, `DuplicateInBatch`, `ConflictingPrePrepare`, `Duplicate`.
     pub(super) fn on_pre_prepare(
         &mut self,
-        now: Now,
         from: ReplicaId,
         m: PrePrepare,
         proofs: Vec<(Digest, Proof)>,
@@ -99,7 +98,7 @@ impl<S: Service> Replica<S> {
             Some(_) => return Err(Rejection::ConflictingPrePrepare),
         }
         let requests = self.named_requests(n, &m.batch, &proofs);
-        let timely = self.is_timely(now, m.time);
+        let timely = self.is_timely(m.time);
         self.accept(n, NamedBatch::new(m.time, requests), timely);
         self.advance(n, out);
         Ok(())

@@ -8,7 +8,7 @@ use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::log::{Decision, NamedBatch};
 use crate::messages::{Commit, Committed, Held, Message, Prepare, Status};
 use crate::service::Service;
-use crate::types::{Digest, Now, Peer, ReplicaId, SequenceNumber};
+use crate::types::{Digest, Peer, ReplicaId, SequenceNumber};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -21,23 +21,23 @@ const IDLE_FACTOR: u32 = 10;
 
 impl<S: Service> Replica<S> {
     /// Tells everyone what is held here, and comes back sooner while something is under way.
-    pub(super) fn on_status_timeout(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn on_status_timeout(&mut self, out: &mut Vec<Output>) {
         if self.config.size.n() > 1 {
             self.send(Destination::Replicas, Message::Status(self.status()), None, out);
         }
-        self.checkpoints.expire(now.tick);
-        self.pursue_transfer(now, out);
+        self.checkpoints.expire(self.now.tick);
+        self.pursue_transfer(out);
         let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed)
             || self.is_transferring();
         let factor = if under_way { 1 } else { IDLE_FACTOR };
-        let at = now.tick.after(self.config.status_interval * factor);
+        let at = self.now.tick.after(self.config.status_interval * factor);
         out.push(Output::SetTimer { timer: Timer::Status, at });
     }
 
     /// A link between replicas is new: whatever it lost shows in the STATUS.
-    pub(super) fn on_link_restored(&mut self, now: Now, peer: Peer, out: &mut Vec<Output>) {
+    pub(super) fn on_link_restored(&mut self, peer: Peer, out: &mut Vec<Output>) {
         self.send(peer.into(), Message::Status(self.status()), None, out);
-        let at = now.tick.after(self.config.status_interval);
+        let at = self.now.tick.after(self.config.status_interval);
         out.push(Output::SetTimer { timer: Timer::Status, at });
     }
 
@@ -69,17 +69,16 @@ impl<S: Service> Replica<S> {
     /// Errors: `TooOften`.
     pub(super) fn on_status(
         &mut self,
-        now: Now,
         from: ReplicaId,
         m: Status,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let pause = self.config.status_interval / 2;
         match self.status_answered.get_mut(from.index()) {
-            Some(last) if last.0 != 0 && now.tick.since(*last) < pause => {
+            Some(last) if last.0 != 0 && self.now.tick.since(*last) < pause => {
                 return Err(Rejection::TooOften);
             }
-            Some(last) => *last = now.tick,
+            Some(last) => *last = self.now.tick,
             None => return Err(Rejection::WrongSender),
         }
         self.repair_checkpoints(from, &m, out);

@@ -10,7 +10,7 @@ use crate::messages::{Checkpoint, Fetch, Message, Parts};
 use crate::objects::{Objects, StateObject};
 use crate::service::Service;
 use crate::tree::parts::{Address, Assembly, state_digest};
-use crate::types::{Digest, Now, ReplicaId, SequenceNumber, Tick};
+use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -42,7 +42,7 @@ impl<S: Service> Replica<S> {
     }
 
     /// Starts a transfer if this replica has been left behind, or aims a running one at a newer state.
-    pub(super) fn consider_transfer(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn consider_transfer(&mut self, out: &mut Vec<Output>) {
         let quorum = self.config.size.quorum();
         let certificate = self.checkpoints.certified_beyond(self.executed, quorum);
         let Some(certificate) = certificate else { return };
@@ -62,27 +62,27 @@ impl<S: Service> Replica<S> {
                 self.transfer = Some(transfer);
             }
         }
-        self.ask_donors(now, out);
+        self.ask_donors(out);
     }
 
     /// Once in a while: gives up on slow donors, and starts where this replica has made no progress by itself.
-    pub(super) fn pursue_transfer(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn pursue_transfer(&mut self, out: &mut Vec<Output>) {
         if let Some(transfer) = &mut self.transfer {
             if transfer.n <= self.executed {
                 self.transfer = None;
                 return;
             }
-            transfer.asked.retain(|_, (_, at)| now.tick.since(*at) < DONOR_PATIENCE);
-            self.consider_transfer(now, out);
-            self.ask_donors(now, out);
+            transfer.asked.retain(|_, (_, at)| self.now.tick.since(*at) < DONOR_PATIENCE);
+            self.consider_transfer(out);
+            self.ask_donors(out);
         } else if self.stuck_at == self.executed {
-            self.consider_transfer(now, out);
+            self.consider_transfer(out);
         }
         self.stuck_at = self.executed;
     }
 
     /// Gives every idle donor something to fetch.
-    fn ask_donors(&mut self, now: Now, out: &mut Vec<Output>) {
+    fn ask_donors(&mut self, out: &mut Vec<Output>) {
         let donors: Vec<_> = self.others().collect();
         let Some(transfer) = &mut self.transfer else { return };
         for donor in donors {
@@ -99,7 +99,7 @@ impl<S: Service> Replica<S> {
             if addresses.is_empty() {
                 return;
             }
-            transfer.asked.insert(donor, (addresses.clone(), now.tick));
+            transfer.asked.insert(donor, (addresses.clone(), self.now.tick));
             let message = Message::Fetch(Fetch { n: transfer.n, addresses });
             out.push(Output::Send { to: Destination::Replica(donor), message, after: None });
         }
@@ -111,12 +111,12 @@ impl<S: Service> Replica<S> {
     /// Errors: `NoSuchCheckpoint`, where it is gone; the asker hears of a newer one by STATUS.
     pub(super) fn on_fetch(
         &mut self,
-        now: Now,
         from: ReplicaId,
         m: &Fetch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        let objects = self.checkpoints.serve(now.tick, m.n).ok_or(Rejection::NoSuchCheckpoint)?;
+        let objects =
+            self.checkpoints.serve(self.now.tick, m.n).ok_or(Rejection::NoSuchCheckpoint)?;
         let (mut parts, mut bytes) = (Vec::new(), 0);
         for address in &m.addresses {
             let Some(part) = objects.tree.part(*address) else { continue };
@@ -137,7 +137,6 @@ impl<S: Service> Replica<S> {
     /// Errors: `Duplicate`, for what was not asked of it; `WrongPart`, where a part does not lead to the signed digest.
     pub(super) fn on_parts(
         &mut self,
-        now: Now,
         from: ReplicaId,
         m: Parts,
         out: &mut Vec<Output>,
@@ -170,7 +169,7 @@ impl<S: Service> Replica<S> {
         if transfer.aimed && transfer.assembly.is_whole() {
             self.install(out);
         } else {
-            self.ask_donors(now, out);
+            self.ask_donors(out);
         }
         Ok(())
     }

@@ -7,7 +7,6 @@
 use super::Replica;
 use crate::io::{Output, Timer};
 use crate::service::Service;
-use crate::types::Now;
 use alloc::vec::Vec;
 
 /// Runs while a request that everyone can check, or that the primary has pre-prepared, waits for execution.
@@ -34,12 +33,12 @@ impl ViewTimer {
 
 impl<S: Service> Replica<S> {
     /// Arms the timer when a request begins to wait, starts it afresh on progress, and stops it when nothing waits.
-    pub(super) fn update_view_timer(&mut self, now: Now, out: &mut Vec<Output>) {
+    pub(super) fn update_view_timer(&mut self, out: &mut Vec<Output>) {
         let waits = !self.is_primary() && (self.requests.any_timed() || self.is_under_way());
         let progressed = core::mem::take(&mut self.view_timer.progressed);
         if waits && (!self.view_timer.armed || progressed) {
             self.view_timer.armed = true;
-            let at = now.tick.after(self.config.view_timeout);
+            let at = self.now.tick.after(self.config.view_timeout);
             out.push(Output::SetTimer { timer: Timer::ViewChange, at });
         } else if !waits && self.view_timer.armed {
             self.view_timer.armed = false;
