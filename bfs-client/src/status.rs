@@ -33,8 +33,8 @@ pub struct Observation {
     pub stable: SequenceNumber,
     /// The digest of the state at `stable`.
     pub stable_digest: Digest,
-    /// Whether its primary has let a request wait for longer than the view timeout.
-    pub suspects_primary: bool,
+    /// Whether it has given up the last view, and its own has not begun: it does not vote.
+    pub changing_view: bool,
     /// From question to answer.
     pub latency: Duration,
 }
@@ -112,6 +112,8 @@ pub enum Standing {
     Behind,
     /// In a lower or a higher view than the rest.
     OtherView,
+    /// In the group's view, which has not begun there: it does not vote.
+    ChangingView,
     /// Holds another state than others do at the same checkpoint.
     Differs,
     /// Gave no answer.
@@ -124,6 +126,7 @@ impl fmt::Display for Standing {
             Standing::Agrees => "agrees",
             Standing::Behind => "slow: behind the stable checkpoint",
             Standing::OtherView => "in another view",
+            Standing::ChangingView => "changing view",
             Standing::Differs => "suspected: its state differs",
             Standing::Unreachable => "unreachable",
         })
@@ -140,6 +143,8 @@ pub fn standings(size: ClusterSize, observed: &[Option<Observation>]) -> Vec<Sta
             Standing::Differs
         } else if view != Some(o.view) {
             Standing::OtherView
+        } else if o.changing_view {
+            Standing::ChangingView
         } else if stable.is_some_and(|stable| o.last_executed < stable) {
             Standing::Behind
         } else {
@@ -156,8 +161,6 @@ pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
     let agree = count(Standing::Agrees);
     if count(Standing::Differs) > size.f() || are_split(size, observed) {
         Health::Compromised
-    } else if primary_is_out(size, observed) {
-        Health::Stalled
     } else if agree >= size.n() {
         Health::Healthy
     } else if agree > size.quorum() {
@@ -167,16 +170,6 @@ pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
     } else {
         Health::Stalled
     }
-}
-
-/// Whether the primary does not answer, or f+1 replicas, one of them correct, wait for it in vain: nothing is ordered until
-/// it is back, for there is no view change yet.
-fn primary_is_out(size: ClusterSize, observed: &[Option<Observation>]) -> bool {
-    let answers = || observed.iter().flatten();
-    let Some(view) = vouched(size, answers().map(|o| o.view)) else { return true };
-    let answer = observed.get(size.primary(view).index());
-    let suspects = answers().filter(|o| o.suspects_primary).count();
-    !matches!(answer, Some(Some(_))) || suspects >= size.weak()
 }
 
 /// The highest value that at least f+1 replicas reach, so that a correct one does; of fewer answers, the lowest.
@@ -233,6 +226,7 @@ struct Report {
     f: usize,
     quorum: usize,
     agreeing: usize,
+    replicas_changing_view: usize,
     /// How many more replicas may fail before the group stalls.
     may_fail: usize,
     replicas: Vec<Row>,
@@ -260,7 +254,8 @@ impl Report {
         let standings = standings(size, &observed);
         let verdict = health(size, &observed);
         let view = vouched(size, observed.iter().flatten().map(|o| o.view));
-        let agreeing = standings.iter().filter(|s| **s == Standing::Agrees).count();
+        let count = |standing| standings.iter().filter(|s| **s == standing).count();
+        let agreeing = count(Standing::Agrees);
         let rows = survey.replicas.iter().zip(&standings);
         Self {
             group: survey.group.to_string(),
@@ -269,6 +264,7 @@ impl Report {
             f: size.f(),
             quorum: size.quorum(),
             agreeing,
+            replicas_changing_view: count(Standing::ChangingView),
             may_fail: agreeing.saturating_sub(size.quorum()),
             replicas: rows
                 .map(|(replica, standing)| {
@@ -308,8 +304,11 @@ impl Report {
             Health::NoSpare => {
                 format!("{agree}; if one more fails, the group stops until it is back")
             }
-            Health::Stalled if self.agreeing >= self.quorum => {
-                format!("{agree}, but the primary orders nothing; nothing is lost")
+            Health::Stalled if self.replicas_changing_view > 0 => {
+                format!(
+                    "{agree}, {} are needed: the view is changing; nothing is lost",
+                    self.quorum
+                )
             }
             Health::Stalled => format!("{agree}, {} are needed; nothing is lost", self.quorum),
             Health::Compromised => {
@@ -350,7 +349,7 @@ mod tests {
             last_executed: SequenceNumber(executed),
             stable: SequenceNumber(stable),
             stable_digest: Digest([digest; 32]),
-            suspects_primary: false,
+            changing_view: false,
             latency: Duration::from_micros(1500),
         })
     }
@@ -369,11 +368,11 @@ mod tests {
     }
 
     #[test]
-    fn without_its_primary_a_group_stalls_until_it_can_change_views() {
+    fn a_replica_whose_view_has_not_begun_does_not_count() {
         let health = |observed: &[_]| health(size(4, 1), observed);
-        assert_eq!(health(&[None, fine(), fine(), fine()]), Health::Stalled);
-        let waits = fine().map(|o| Observation { suspects_primary: true, ..o });
-        assert_eq!(health(&[fine(), waits, fine(), fine()]), Health::Healthy, "one may lie");
+        assert_eq!(health(&[None, fine(), fine(), fine()]), Health::NoSpare);
+        let waits = fine().map(|o| Observation { changing_view: true, ..o });
+        assert_eq!(health(&[fine(), waits, fine(), fine()]), Health::NoSpare);
         assert_eq!(health(&[fine(), waits, waits, fine()]), Health::Stalled);
     }
 

@@ -4,7 +4,10 @@
 //! per replica; each MAC key is picked by the replica that will check it and handed over inside the link. (decisions 6, 12)
 
 use crate::io::Rejection;
-use crate::messages::{BatchEntry, Checkpoint, Fetch, Message, NewKey, SignedRequest, Status};
+use crate::messages::{
+    BatchEntry, Checkpoint, Claim, Fetch, Message, NewKey, NewView, SignedRequest, Status,
+    ViewChange,
+};
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
 };
@@ -178,6 +181,23 @@ pub fn checkpoint_signing_digest(
     hasher.finish()
 }
 
+/// D(m) of a VIEW-CHANGE: what its signature covers and what a NEW-VIEW names it by.
+pub fn view_change_digest(group: GroupId, m: &ViewChange) -> Digest {
+    let mut hasher = Hasher::new(Domain::Signed);
+    hasher.value(&group).bytes(b"VIEW-CHANGE").value(&m.view).value(&m.stable);
+    hasher.value(&m.certificate).value(&m.prepared).value(&m.pre_prepared);
+    hasher.value(&m.unauthenticated).value(&m.replica);
+    hasher.finish()
+}
+
+/// What the signature on a NEW-VIEW covers.
+pub fn new_view_digest(group: GroupId, m: &NewView) -> Digest {
+    let mut hasher = Hasher::new(Domain::Signed);
+    hasher.value(&group).bytes(b"NEW-VIEW").value(&m.view).value(&m.view_changes);
+    hasher.value(&m.stable).value(&m.batches);
+    hasher.finish()
+}
+
 /// How a request was authenticated. (contract 2)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proof {
@@ -278,6 +298,11 @@ impl Authority {
         self.group
     }
 
+    /// How many clients are registered.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
     /// The cryptography in use.
     pub fn crypto(&self) -> &Arc<dyn Crypto> {
         &self.crypto
@@ -322,6 +347,11 @@ impl Authority {
             (Message::PrePrepare(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
             (Message::Committed(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
             (Message::Checkpoint(m), Peer::Replica(_)) => self.check_checkpoint(m)?,
+            (Message::ViewChange(m), Peer::Replica(_)) => {
+                proofs.push((self.check_view_change(m)?, Proof::Signature));
+            }
+            (Message::NewView(m), Peer::Replica(_)) => self.check_new_view(m)?,
+            (Message::Batch(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
             (Message::Status(m), Peer::Replica(_)) => self.check_status(m)?,
             (Message::Fetch(m), Peer::Replica(_)) => {
                 if m.addresses.len() > Fetch::MAX_ADDRESSES {
@@ -380,9 +410,82 @@ impl Authority {
         if genuine { Ok(()) } else { Err(Rejection::BadSignature) }
     }
 
+    /// Signs `m`, whose sender this replica is, and returns the digest that names it.
+    pub fn sign_view_change(&self, m: &mut ViewChange) -> Digest {
+        let digest = view_change_digest(self.group, m);
+        m.signature = self.crypto.sign(&digest);
+        digest
+    }
+
+    /// Signs `m`, as the primary of its view.
+    pub fn sign_new_view(&self, m: &mut NewView) {
+        m.signature = self.crypto.sign(&new_view_digest(self.group, m));
+    }
+
+    /// Whether `m` is whole in itself: signed by its sender, h proved, P and Q in order, inside the window, and of earlier
+    /// views. Cheap tests come first.
+    fn check_view_change(&self, m: &ViewChange) -> Result<Digest, Rejection> {
+        let high = m.stable.plus(self.limits.window);
+        let in_place = |claim: &Claim| m.stable < claim.n && claim.n <= high && claim.view < m.view;
+        let most = self.size.f() + 2;
+        let window = usize::try_from(self.limits.window).unwrap_or(usize::MAX);
+        if m.prepared.len() > window || m.pre_prepared.len() > window.saturating_mul(most) {
+            return Err(Rejection::TooLarge);
+        }
+        let well_formed = m.prepared.iter().chain(&m.pre_prepared).all(in_place)
+            && m.prepared.is_sorted_by(|a, b| a.n < b.n)
+            && m.pre_prepared.is_sorted_by(|a, b| (a.n, a.digest) < (b.n, b.digest))
+            && m.pre_prepared.chunk_by(|a, b| a.n == b.n).all(|of_n| of_n.len() <= most)
+            && m.unauthenticated.len() <= ViewChange::MAX_NAMED
+            && m.certificate.len() <= self.size.n();
+        if !well_formed {
+            return Err(Rejection::Malformed);
+        }
+        let public = self.replicas.get(m.replica.index()).ok_or(Rejection::WrongSender)?;
+        let digest = view_change_digest(self.group, m);
+        if !self.crypto.verify(public, &digest, &m.signature) {
+            return Err(Rejection::BadSignature);
+        }
+        self.check_certificate(m.stable, &m.certificate)?;
+        Ok(digest)
+    }
+
+    /// Whether `certificate` proves the stable checkpoint at `n`: 2f+1 replicas signed one state. Nothing proves the genesis.
+    fn check_certificate(
+        &self,
+        n: SequenceNumber,
+        certificate: &[Checkpoint],
+    ) -> Result<(), Rejection> {
+        let Some(first) = certificate.first() else {
+            return if n.0 == 0 { Ok(()) } else { Err(Rejection::UnprovedCheckpoint) };
+        };
+        let proves = certificate.len() >= self.size.quorum()
+            && certificate.is_sorted_by(|a, b| a.replica < b.replica)
+            && certificate.iter().all(|m| m.n == n && m.digest == first.digest)
+            && certificate.iter().all(|m| self.check_checkpoint(m).is_ok());
+        if proves { Ok(()) } else { Err(Rejection::UnprovedCheckpoint) }
+    }
+
+    fn check_new_view(&self, m: &NewView) -> Result<(), Rejection> {
+        if m.batches.len() as u64 > self.limits.window || m.view_changes.len() > self.size.n() {
+            return Err(Rejection::TooLarge);
+        }
+        let ordered = m.view_changes.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !ordered || m.view_changes.len() < self.size.quorum() {
+            return Err(Rejection::Malformed);
+        }
+        let primary = self.size.primary(m.view);
+        let public = self.replicas.get(primary.index()).ok_or(Rejection::WrongSender)?;
+        let genuine = self.crypto.verify(public, &new_view_digest(self.group, m), &m.signature);
+        if genuine { Ok(()) } else { Err(Rejection::BadSignature) }
+    }
+
     fn check_status(&self, m: &Status) -> Result<(), Rejection> {
-        let fits =
-            m.held.len() as u64 <= self.limits.window && m.missing.len() <= Status::MAX_MISSING;
+        let fits = m.held.len() as u64 <= self.limits.window
+            && m.missing.len() <= Status::MAX_MISSING
+            && m.missing_batches.len() <= Status::MAX_MISSING
+            && m.view_changes.len() <= self.size.n()
+            && m.missing_view_changes.len() <= self.size.n();
         if fits { Ok(()) } else { Err(Rejection::TooLarge) }
     }
 

@@ -176,6 +176,8 @@ pub struct Client {
     /// Who is asked for whole results: whoever answers, until it does not.
     replier: ReplicaId,
     ended_votes: Vec<bool>,
+    /// Which replicas want this client's requests signed. (decision 6)
+    asked_to_sign: Vec<bool>,
     timer: Option<Tick>,
 }
 
@@ -189,6 +191,7 @@ impl Client {
             keys: alloc::vec![None; n],
             views: alloc::vec![View(0); n],
             ended_votes: alloc::vec![false; n],
+            asked_to_sign: alloc::vec![false; n],
             config,
             state: State::Closed,
             session: SessionId::default(),
@@ -310,7 +313,7 @@ impl Client {
             operation: Operation::Service(op),
         };
         let call = self.call(now, token, request);
-        let message = self.authenticated(&call);
+        let message = if self.must_sign() { self.signed(&call) } else { self.authenticated(&call) };
         if call.request.size() <= self.config.inline_bytes {
             let to = self.config.size.primary(self.view());
             out.push(ClientOutput::Send { to, message });
@@ -333,6 +336,11 @@ impl Client {
             retry_at: now.after(pause),
             pause,
         }
+    }
+
+    /// Whether a correct replica has said that this client must sign.
+    fn must_sign(&self) -> bool {
+        self.asked_to_sign.iter().filter(|asked| **asked).count() >= self.config.size.weak()
     }
 
     fn authenticated(&self, call: &Call) -> Message {
@@ -393,6 +401,9 @@ impl Client {
         self.heard(from, m.view);
         if m.session != self.session {
             return;
+        }
+        if let Some(asked) = self.asked_to_sign.get_mut(from.index()) {
+            *asked = m.sign;
         }
         let quorum = self.config.size.quorum();
         let place = usize::from(m.slot.0);

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::auth::{Signature, Verified};
-use crate::messages::{Checkpoint, Message, SignedRequest};
+use crate::messages::{Checkpoint, Message, NewView, SignedRequest};
 use crate::types::{
     ClientId, Digest, Peer, PersistId, ReplicaId, SequenceNumber, Slot, Tick, Time, View,
 };
@@ -112,8 +112,10 @@ pub enum Timer {
 /// What a replica must find again after a restart. (contract 5)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// The view that was entered.
+    /// The view that was promised: no vote in a lower one leaves any more.
     View(View),
+    /// The view that began here, by this NEW-VIEW.
+    NewView(Arc<NewView>),
     /// Q: a batch was pre-prepared here.
     Q {
         /// n: sequence number.
@@ -222,6 +224,10 @@ rejections! {
     NotPrimary => "not the primary",
     /// A PREPARE from the primary of its view.
     SenderIsPrimary => "sender is the primary",
+    /// A VIEW-CHANGE whose checkpoint is not proved by 2f+1 signatures.
+    UnprovedCheckpoint => "unproved checkpoint",
+    /// A NEW-VIEW whose batches do not follow from the VIEW-CHANGEs that it names. Evidence.
+    WrongNewView => "wrong new view",
     /// n is not between the water marks.
     OutsideWaterMarks => "outside the water marks",
     /// A second PRE-PREPARE with another digest for the same view and sequence number. Evidence.
@@ -269,6 +275,19 @@ pub enum Alarm {
         /// 2f+1 signed CHECKPOINTs with another digest.
         certificate: Arc<[Checkpoint]>,
     },
+    /// A new view leaves out a batch that is committed-local here.
+    CommittedLost {
+        /// v: the new view.
+        view: View,
+        /// n: sequence number.
+        n: SequenceNumber,
+        /// The digest committed here.
+        committed: Digest,
+        /// What the new view has in its place, if anything.
+        chosen: Option<Digest>,
+        /// The NEW-VIEW, whose VIEW-CHANGEs are all genuine.
+        new_view: Arc<NewView>,
+    },
     /// A quorum committed another batch than the one that is pre-prepared here.
     ConflictingCommit {
         /// v: view.
@@ -290,6 +309,12 @@ impl fmt::Display for Alarm {
                 "the state at n={n} is {} here, but {} replicas signed another: this replica is corrupt, or more than f others are",
                 own.short(4),
                 certificate.len()
+            ),
+            Alarm::CommittedLost { view, n, committed, chosen, .. } => write!(
+                f,
+                "v={view} n={n}: {} is committed here, but the new view has {}",
+                committed.short(4),
+                chosen.map_or("nothing there".into(), |digest| digest.short(4))
             ),
             Alarm::ConflictingCommit { view, n, own, committed } => write!(
                 f,
@@ -334,6 +359,7 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Record::View(v) => write!(f, "View v={v}"),
+            Record::NewView(m) => write!(f, "NewView v={}", m.view),
             Record::Q { n, view, digest, .. } => {
                 write!(f, "Q v={view} n={n} d={}", digest.short(2))
             }
@@ -370,8 +396,29 @@ impl fmt::Display for Message {
             Message::Checkpoint(m) => {
                 write!(f, " n={} d={} {:?}", m.n, m.digest.short(2), m.replica)
             }
+            Message::ViewChange(m) => write!(
+                f,
+                " v={} h={} P={} Q={} {:?}",
+                m.view,
+                m.stable,
+                m.prepared.len(),
+                m.pre_prepared.len(),
+                m.replica
+            ),
+            Message::NewView(m) => {
+                write!(
+                    f,
+                    " v={} V={} h={} X={}",
+                    m.view,
+                    m.view_changes.len(),
+                    m.stable,
+                    m.batches.len()
+                )
+            }
+            Message::Batch(m) => write!(f, " requests={}", m.batch.len()),
             Message::Status(m) => {
-                write!(f, " v={} h={} executed={}", m.view, m.stable, m.executed)
+                let pending = if m.active { "" } else { " pending" };
+                write!(f, " v={}{pending} h={} executed={}", m.view, m.stable, m.executed)
             }
             Message::Fetch(m) => write!(f, " n={} parts={}", m.n, m.addresses.len()),
             Message::Parts(m) => write!(f, " n={} parts={}", m.n, m.parts.len()),

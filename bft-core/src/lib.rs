@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod auth;
 pub mod certificate;
+pub mod choice;
 pub mod client;
 pub mod codec;
 pub mod io;

@@ -3,9 +3,11 @@
 use crate::auth::Proof;
 use crate::certificate::Certificate;
 use crate::io::{Batch, Rejection};
-use crate::messages::{BatchEntry, SignedRequest, batch_digest};
-use crate::types::{ClientId, Digest, PersistId, ReplicaId, SequenceNumber, Slot, Time, View};
-use alloc::collections::VecDeque;
+use crate::messages::{BatchEntry, Claim, SignedRequest, batch_digest};
+use crate::types::{
+    ClientId, Digest, PersistId, ReplicaId, SequenceNumber, Slot, Tick, Time, View,
+};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -73,6 +75,12 @@ impl NamedBatch {
         self.requests.iter().all(|request| request.proof != Proof::Unchecked)
     }
 
+    /// The clients whose requests this replica cannot vouch for.
+    pub fn unauthenticated(&self) -> impl Iterator<Item = ClientId> {
+        let unchecked = self.requests.iter().filter(|named| named.proof == Proof::Unchecked);
+        unchecked.map(|named| named.client)
+    }
+
     /// Takes in `body` where the batch lacks it. The digest names it, so nobody's word is needed.
     pub fn supply(&mut self, digest: Digest, body: &Arc<SignedRequest>, proof: Proof) {
         let key = (body.request.client, body.request.slot);
@@ -99,8 +107,12 @@ pub struct PrePrepared {
     pub view: View,
     /// Its batch.
     pub batch: NamedBatch,
+    /// When it was. Units: those of the driver's clock.
+    pub at: Tick,
     /// Whether its time was within what this replica's clock allows. (decision 7)
     pub timely: bool,
+    /// Whether the P/Q rules chose it, so that a correct replica has vouched for it before.
+    pub chosen: bool,
 }
 
 /// A batch decided on the word of others. (decision 4)
@@ -112,11 +124,77 @@ pub struct Decision {
     pub claims: Vec<ReplicaId>,
 }
 
+/// What this replica has to say of one sequence number in a VIEW-CHANGE. Only a stable checkpoint clears it.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// P: the batch that prepared here in the latest view.
+    prepared: Option<(Digest, View)>,
+    /// Q: the batches pre-prepared here, each with the latest view in which it was; the newest last.
+    pre_prepared: Vec<(Digest, View)>,
+    /// Those batches.
+    batches: Vec<NamedBatch>,
+}
+
+impl History {
+    /// Adds to Q. Keeps the `most` newest, which suffices. [CL02 §4.5.2]
+    pub fn pre_prepare(&mut self, batch: &NamedBatch, view: View, most: usize) {
+        self.pre_prepared.retain(|(digest, _)| *digest != batch.digest);
+        self.pre_prepared.push((batch.digest, view));
+        if self.pre_prepared.len() > most {
+            self.pre_prepared.remove(0);
+        }
+        if self.batch(batch.digest).is_none() {
+            self.batches.push(batch.clone());
+        }
+        let named = |digest: &Digest| {
+            self.prepared.is_some_and(|(prepared, _)| prepared == *digest)
+                || self.pre_prepared.iter().any(|(pre_prepared, _)| pre_prepared == digest)
+        };
+        self.batches.retain(|batch| named(&batch.digest));
+    }
+
+    /// Keeps a batch that is about to be pre-prepared here.
+    pub fn keep(&mut self, batch: NamedBatch) {
+        if self.batch(batch.digest).is_none() {
+            self.batches.push(batch);
+        }
+    }
+
+    /// Replaces P.
+    pub fn prepare(&mut self, digest: Digest, view: View) {
+        self.prepared = Some((digest, view));
+    }
+
+    /// The batch with this digest, if P or Q names it.
+    pub fn batch(&self, digest: Digest) -> Option<&NamedBatch> {
+        self.batches.iter().find(|batch| batch.digest == digest)
+    }
+
+    /// The entry of P for `n`, which this is of.
+    pub fn prepared_claim(&self, n: SequenceNumber) -> Option<Claim> {
+        self.prepared.map(|(digest, view)| Claim { n, digest, view })
+    }
+
+    /// The entries of Q for `n`, which this is of, by digest.
+    pub fn pre_prepared_claims(&self, n: SequenceNumber) -> Vec<Claim> {
+        let claims = self.pre_prepared.iter().map(|(digest, view)| Claim {
+            n,
+            digest: *digest,
+            view: *view,
+        });
+        let mut claims: Vec<_> = claims.collect();
+        claims.sort_unstable();
+        claims
+    }
+}
+
 /// What is known of one sequence number.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// pre-prepared: the PRE-PREPARE accepted in the current view.
     pub pre_prepare: Option<PrePrepared>,
+    /// What the NEW-VIEW of the current view chose for this place, while the batch is not here.
+    pub awaited: Option<Digest>,
     /// PREPAREs of the current view, this replica's own included.
     pub prepares: Certificate,
     /// COMMITs of the current view, this replica's own included.
@@ -127,8 +205,13 @@ pub struct Entry {
     pub prepared: Option<PersistId>,
     /// COMMITTED claims: at most one batch a claimant.
     pub decisions: Vec<Decision>,
+    /// P and Q.
+    pub history: History,
     /// What may execute, and the record that must be durable before a reply: committed-local, or decided on f+1 claims.
     pub committed: Option<(NamedBatch, PersistId)>,
+    /// Whether that is by this replica's own certificates, so that every later view must keep it. A claim may be of a
+    /// later view than this replica's.
+    pub certified: bool,
 }
 
 impl Entry {
@@ -142,10 +225,30 @@ impl Entry {
         self.committed.as_ref().map(|(_, after)| *after).or(self.prepared)
     }
 
+    /// Forgets what belongs to the view that ends. P, Q and what is decided stay.
+    pub fn end_view(&mut self) {
+        self.pre_prepare = None;
+        self.awaited = None;
+        self.prepares = Certificate::default();
+        self.commits = Certificate::default();
+        self.voted = None;
+        self.prepared = None;
+    }
+
+    /// The batch with this digest, from wherever this entry has it.
+    pub fn batch(&self, digest: Digest) -> Option<&NamedBatch> {
+        let accepted = self.pre_prepare.iter().map(|accepted| &accepted.batch);
+        let decided = self.decisions.iter().map(|decision| &decision.batch);
+        let committed = self.committed.iter().map(|(batch, _)| batch);
+        let mut all = accepted.chain(decided).chain(committed);
+        self.history.batch(digest).or_else(|| all.find(|batch| batch.digest == digest))
+    }
+
     /// Every batch that this entry holds, whatever its standing.
     pub fn batches_mut(&mut self) -> impl Iterator<Item = &mut NamedBatch> {
         let accepted = self.pre_prepare.iter_mut().map(|accepted| &mut accepted.batch);
-        accepted.chain(self.decisions.iter_mut().map(|decision| &mut decision.batch))
+        let decided = self.decisions.iter_mut().map(|decision| &mut decision.batch);
+        accepted.chain(decided).chain(&mut self.history.batches)
     }
 }
 
@@ -224,9 +327,14 @@ impl Log {
         if stable <= self.low {
             return;
         }
-        let dropped = (stable.0 - self.low.0).min(self.entries.len() as u64) as usize;
+        let passed = stable.0 - self.low.0;
+        let dropped = passed.min(self.entries.len() as u64) as usize;
         let gone = self.entries.drain(..dropped).map(|entry| entry.committed);
-        let gone: Vec<_> = gone.collect();
+        let mut gone: Vec<_> = gone.collect();
+        if (dropped as u64) < passed {
+            // The tail has no gaps, and ends at h: what was never heard of breaks it.
+            gone.push(None);
+        }
         for committed in gone {
             match committed {
                 Some((batch, _)) => self.keep_tail(batch),
@@ -259,13 +367,32 @@ impl Log {
         self.tail.get(self.tail.len().checked_sub(age + 1)?)
     }
 
+    /// The requests that batches lack which at least `weak` replicas claim to be decided, with the batch that needs them.
+    pub fn wanted(&self, weak: usize) -> BTreeMap<Digest, SequenceNumber> {
+        let decisions = self.numbers().filter_map(|n| Some((n, &self.get(n)?.decisions)));
+        let missing = decisions.flat_map(|(n, decisions)| {
+            let decided = decisions.iter().filter(|decision| decision.claims.len() >= weak);
+            let requests = decided.flat_map(|decision| &decision.batch.requests);
+            requests.filter(|named| named.body.is_none()).map(move |named| (named.digest, n))
+        });
+        missing.collect()
+    }
+
     /// Every batch held, newest last.
     pub fn batches(&self) -> impl Iterator<Item = &NamedBatch> {
-        let logged = self.entries.iter().filter_map(|entry| match &entry.committed {
-            Some((batch, _)) => Some(batch),
-            None => entry.pre_prepare.as_ref().map(|accepted| &accepted.batch),
+        let logged = self.entries.iter().flat_map(|entry| {
+            let standing = match &entry.committed {
+                Some((batch, _)) => Some(batch),
+                None => entry.pre_prepare.as_ref().map(|accepted| &accepted.batch),
+            };
+            standing.into_iter().chain(&entry.history.batches)
         });
         self.tail.iter().chain(logged)
+    }
+
+    /// Forgets what belongs to the view that ends.
+    pub fn end_view(&mut self) {
+        self.entries.iter_mut().for_each(Entry::end_view);
     }
 }
 
@@ -291,5 +418,8 @@ mod tests {
         assert!(log.committed(SequenceNumber(11)).is_none());
         log.truncate(SequenceNumber(100));
         assert_eq!(log.numbers().count(), 0);
+        for n in 12..=100 {
+            assert!(log.committed(SequenceNumber(n)).is_none(), "{n}: passed without its batch");
+        }
     }
 }

@@ -202,6 +202,8 @@ pub struct Reply {
     pub n: SequenceNumber,
     /// Whether the batch was only prepared when it executed.
     pub tentative: bool,
+    /// Whether the client must sign its requests for a while: some replica could not check its MACs. (decision 6)
+    pub sign: bool,
     /// r: what became of it.
     pub outcome: Outcome,
 }
@@ -259,11 +261,90 @@ pub struct Checkpoint {
     pub signature: Signature,
 }
 
-/// STATUS-ACTIVE: v, h, the last batch executed, and which later ones are already prepared or committed here. [CL02 §5.2]
+/// An entry of P or Q: the batch that was prepared, or pre-prepared, at n in v. A claim of its sender, no more.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub struct Claim {
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// d: digest of the batch.
+    pub digest: Digest,
+    /// v: the latest view in which it was.
+    pub view: View,
+}
+
+/// VIEW-CHANGE: v+1, h, C, P, Q, i. Signed, so that anyone may pass it on. [CL02 §4.5; `docs/decisions/0006`]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ViewChange {
+    /// v+1: the view that its sender wants to enter. It votes in no lower one any more.
+    pub view: View,
+    /// h: its stable checkpoint.
+    pub stable: SequenceNumber,
+    /// C: 2f+1 signed CHECKPOINTs for h, ascending by replica; none where h = 0.
+    pub certificate: Vec<Checkpoint>,
+    /// P: for each n above h, the batch that prepared in the latest view. Ascending by n, one each.
+    pub prepared: Vec<Claim>,
+    /// Q: for each n above h, the batches that were pre-prepared and in which view last. Ascending by (n, d), at most
+    /// f+2 each.
+    pub pre_prepared: Vec<Claim>,
+    /// The clients whose requests its sender could not authenticate. At most [`ViewChange::MAX_NAMED`]. (decision 6)
+    pub unauthenticated: Vec<ClientId>,
+    /// i: its sender.
+    pub replica: ReplicaId,
+    /// Over all of the above and the group.
+    pub signature: Signature,
+}
+
+impl ViewChange {
+    /// How many clients one VIEW-CHANGE may name. One more than that are too many to tell apart: this many mean all.
+    pub const MAX_NAMED: usize = 16;
+}
+
+/// NEW-VIEW: v+1, V, X. The batches follow from V by the P/Q rules, and every backup computes them again. [CL02 §4.5]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct NewView {
+    /// v+1: the view that begins.
+    pub view: View,
+    /// V: the VIEW-CHANGEs that decide, by replica, ascending, and digest.
+    pub view_changes: Vec<(ReplicaId, Digest)>,
+    /// The checkpoint at which the view begins.
+    pub stable: SequenceNumber,
+    /// X: the digests of the batches for `stable + 1`, `stable + 2`, …; that of [`null_request`] where nothing could have
+    /// committed.
+    pub batches: Vec<Digest>,
+    /// Over all of the above and the group, by the primary of v+1.
+    pub signature: Signature,
+}
+
+/// The digest of a null request: a batch without requests and without a time. [CL99 §4.4]
+pub fn null_request() -> Digest {
+    batch_digest(Time(0), core::iter::empty())
+}
+
+/// A batch that its receiver knows by digest and lacks.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BatchBody {
+    /// The agreed time of the batch.
+    pub time: Time,
+    /// The requests, in the order in which they execute.
+    pub batch: Vec<BatchEntry>,
+}
+
+/// STATUS-ACTIVE and STATUS-PENDING: v, h, the last batch executed, which later ones are prepared or committed here, and
+/// what is missing. [CL02 §5.2]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Status {
     /// v: view.
     pub view: View,
+    /// Whether v has begun here.
+    pub active: bool,
+    /// Whose VIEW-CHANGEs for v are here, while it has not begun.
+    pub view_changes: Vec<ReplicaId>,
+    /// VIEW-CHANGEs that the NEW-VIEW for v names and that are not here, by digest.
+    pub missing_view_changes: Vec<Digest>,
+    /// Batches that the NEW-VIEW for v names and that are not here. At most [`Status::MAX_MISSING`].
+    pub missing_batches: Vec<Digest>,
     /// h: the last stable checkpoint.
     pub stable: SequenceNumber,
     /// The last batch executed.
@@ -275,7 +356,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// How many missing requests one STATUS may ask for.
+    /// How many missing requests, or batches, one STATUS may ask for.
     pub const MAX_MISSING: usize = 64;
 }
 
@@ -337,8 +418,8 @@ pub struct Health {
     pub stable: SequenceNumber,
     /// The digest of the state at h.
     pub digest: Digest,
-    /// Whether the primary has let a request wait beyond the view timeout.
-    pub suspects_primary: bool,
+    /// Whether this replica has given up the last view, and the one that it names has not begun.
+    pub changing_view: bool,
     /// How many inputs were rejected since start.
     pub rejected: u64,
 }
@@ -364,6 +445,12 @@ pub enum Message {
     Committed(Committed),
     /// Replica to all, and whoever holds it to whoever lacks it.
     Checkpoint(Checkpoint),
+    /// Replica to all, and whoever holds it to whoever lacks it.
+    ViewChange(ViewChange),
+    /// Primary of the new view to backups, and whoever holds it to whoever lacks it.
+    NewView(NewView),
+    /// Whoever holds it to whoever lacks it.
+    Batch(BatchBody),
     /// Replica to all, now and then.
     Status(Status),
     /// Replica to one that holds a checkpoint.
@@ -393,6 +480,9 @@ impl Message {
             Message::Commit(_) => "COMMIT",
             Message::Committed(_) => "COMMITTED",
             Message::Checkpoint(_) => "CHECKPOINT",
+            Message::ViewChange(_) => "VIEW-CHANGE",
+            Message::NewView(_) => "NEW-VIEW",
+            Message::Batch(_) => "BATCH",
             Message::Status(_) => "STATUS",
             Message::Fetch(_) => "FETCH",
             Message::Parts(_) => "PARTS",

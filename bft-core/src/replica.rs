@@ -10,17 +10,22 @@
 //! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
 //! retransmission.rs  on_status, on_committed        repairs what the network lost
 //! state_transfer.rs  on_fetch, on_parts             only what differs moves, and only what a quorum signed is installed
-//! view_change.rs     on_view_change_timeout         suspects the primary; the view change itself goes here
+//! suspicion.rs       on_view_change_timeout         when a backup gives up its primary
+//! view_change.rs     start_view_change,             leaves a view for good, with P and Q
+//!                    on_view_change
+//! new_view.rs        on_new_view, begin_view        the next view begins with what may have committed: choice.rs
 //! recovery.rs        recover                        from a checkpoint and the records persisted since
 //! ```
 
 mod checkpoint;
 mod execution;
+mod new_view;
 mod ordering;
 mod recovery;
 mod request;
 mod retransmission;
 mod state_transfer;
+mod suspicion;
 mod view_change;
 
 use crate::auth::{Authority, Limits, Verified};
@@ -30,13 +35,15 @@ use crate::messages::{Health, Message, ReadReply};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::types::{
-    ClientId, ClusterSize, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View,
+    ClientId, ClusterSize, Digest, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View,
 };
 use alloc::vec::Vec;
 use checkpoint::Checkpoints;
 use core::time::Duration;
 pub use recovery::{RecoverError, Snapshot};
 use request::Requests;
+use suspicion::Suspicion;
+use view_change::ViewChanges;
 
 /// What every replica of a group must agree on, and a few limits of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,8 @@ pub struct Config {
     pub client_budget: usize,
     /// How long a request may wait before the primary is suspected. At least 1 s in production. (decision 14)
     pub view_timeout: Duration,
+    /// T_max: what the view timeout doubles up to, view after view, until one makes progress.
+    pub view_timeout_max: Duration,
     /// How often STATUS is sent while something is missing; ten times as long otherwise.
     pub status_interval: Duration,
     /// delta: how far the primary's clock may be ahead of this replica's. (decision 7)
@@ -86,6 +95,7 @@ impl Config {
             },
             client_budget: 64 << 20,
             view_timeout: Duration::from_secs(1),
+            view_timeout_max: Duration::from_secs(64),
             status_interval: Duration::from_millis(100),
             clock_tolerance: Duration::from_secs(10),
         }
@@ -132,7 +142,8 @@ pub struct Replica<S: Service> {
     durable: PersistId,
     /// Reads are answered once `executed` has reached this. (decision 3)
     read_gate: SequenceNumber,
-    view_timer: view_change::ViewTimer,
+    view_changes: ViewChanges,
+    suspicion: Suspicion,
     /// When each replica's STATUS was last answered.
     status_answered: Vec<crate::types::Tick>,
     rejected: u64,
@@ -178,7 +189,8 @@ impl<S: Service> Replica<S> {
             last_persist: PersistId(0),
             durable: PersistId(0),
             read_gate: n,
-            view_timer: view_change::ViewTimer::default(),
+            view_changes: ViewChanges::new(true),
+            suspicion: Suspicion::new(config.view_timeout),
             status_answered: alloc::vec![crate::types::Tick(0); config.size.n()],
             rejected: 0,
             alarmed: false,
@@ -202,7 +214,7 @@ impl<S: Service> Replica<S> {
                 }
             }
             Input::Timeout(Timer::Status) => self.on_status_timeout(out),
-            Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(),
+            Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(out),
             Input::Connected { peer, entropy } => self.on_connected(peer, entropy, out),
             Input::Persisted(id) => self.durable = self.durable.max(id),
             Input::JobDone(JobResult::CheckpointSigned { n, digest, signature }) => {
@@ -210,7 +222,7 @@ impl<S: Service> Replica<S> {
             }
         }
         self.propose(out);
-        self.update_view_timer(out);
+        self.update_suspicion(out);
     }
 
     /// Checks what a link brought. See [`Authority::verify`].
@@ -243,7 +255,7 @@ impl<S: Service> Replica<S> {
             executed: self.executed,
             stable: self.log.low(),
             digest: self.checkpoints.stable_digest(),
-            suspects_primary: self.view_timer.expired(),
+            changing_view: !self.is_active(),
             rejected: self.rejected,
         }
     }
@@ -262,6 +274,16 @@ impl<S: Service> Replica<S> {
     /// The last batch executed.
     pub fn executed(&self) -> SequenceNumber {
         self.executed
+    }
+
+    /// The digest of the batch that executed at `n`, where it is still in the log or its tail.
+    pub fn executed_at(&self, n: SequenceNumber) -> Option<Digest> {
+        self.log.committed(n).filter(|_| n <= self.executed).map(|batch| batch.digest)
+    }
+
+    /// v: the current view, and whether it has begun here.
+    pub fn view(&self) -> (View, bool) {
+        (self.view, self.is_active())
     }
 
     /// The batch that has executed here although it has not committed.
@@ -294,6 +316,12 @@ impl<S: Service> Replica<S> {
             (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
             (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
             (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::ViewChange(m), Peer::Replica(_)) => match proofs.first() {
+                Some((digest, _)) => self.on_view_change(*digest, m, out),
+                None => Err(Rejection::Malformed),
+            },
+            (Message::NewView(m), Peer::Replica(_)) => self.on_new_view(m, out),
+            (Message::Batch(m), Peer::Replica(_)) => self.on_batch(m, &proofs, out),
             (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
             (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),
             (Message::Parts(m), Peer::Replica(i)) => self.on_parts(i, m, out),
@@ -350,7 +378,7 @@ impl<S: Service> Replica<S> {
     /// Whether `proposed` is a time that this replica can stand behind. (decision 7)
     fn is_timely(&self, proposed: Time) -> bool {
         let tolerance = self.config.clock_tolerance.as_nanos() as u64;
-        let late = tolerance.saturating_add(self.config.view_timeout.as_nanos() as u64);
+        let late = tolerance.saturating_add(self.suspicion.timeout().as_nanos() as u64);
         let earliest = self.now.wall.0.saturating_sub(late);
         let latest = self.now.wall.0.saturating_add(tolerance);
         (earliest..=latest).contains(&proposed.0)

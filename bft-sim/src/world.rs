@@ -81,7 +81,8 @@ struct Node {
     disk: Disk,
     /// Sends that wait for a record.
     held: Vec<(PersistId, Destination, Message)>,
-    batches: BTreeMap<SequenceNumber, (Digest, Arc<Batch>)>,
+    /// Every batch that was written to its disk.
+    batches: BTreeMap<(SequenceNumber, Digest), Arc<Batch>>,
     executed: SequenceNumber,
     /// How far this node's clock is off. Units: nanoseconds.
     skew: u64,
@@ -112,7 +113,7 @@ impl Disk {
                     | Record::P { n: of, .. }
                     | Record::Decided { n: of, .. } => *of > n,
                     Record::Stable { .. } => false,
-                    Record::View(_) | Record::Ceiling(_) => true,
+                    Record::View(_) | Record::NewView(_) | Record::Ceiling(_) => true,
                 });
             }
             self.records.push(record);
@@ -124,13 +125,6 @@ impl Disk {
     fn crash(&mut self) {
         self.pending.clear();
         self.durable = PersistId(0);
-    }
-}
-
-impl Node {
-    /// Whether this node came past `n` without its batch.
-    fn jumped(&self, n: SequenceNumber) -> bool {
-        !self.batches.contains_key(&n)
     }
 }
 
@@ -255,7 +249,7 @@ impl World {
     fn plan_crashes(&mut self) {
         let mut at = 0;
         for _ in 0..self.rng.u32(..4) {
-            let replica = 1 + self.rng.usize(..self.size.n().max(2) - 1);
+            let replica = self.rng.usize(..self.size.n());
             if replica >= self.size.n() || self.size.f() == 0 {
                 return;
             }
@@ -479,10 +473,9 @@ impl World {
     fn observe(&mut self, i: usize, executed: SequenceNumber) {
         while self.nodes[i].executed < executed {
             let n = self.nodes[i].executed.next();
-            let installed = self.nodes[i].replica.as_ref().map(|r| r.health(0));
-            let installed =
-                installed.filter(|health| health.stable >= n && self.nodes[i].jumped(n));
-            if let Some(health) = installed {
+            let Some(replica) = &self.nodes[i].replica else { return };
+            let (digest, health) = (replica.executed_at(n), replica.health(0));
+            if digest.is_none() && health.stable >= n {
                 // It fetched the state instead: that must be the one everybody else had there.
                 self.report.transfers += 1;
                 self.nodes[i].executed = health.stable;
@@ -491,7 +484,9 @@ impl World {
                 continue;
             }
             self.nodes[i].executed = n;
-            let Some((digest, batch)) = self.nodes[i].batches.get(&n).cloned() else {
+            let written = |digest| self.nodes[i].batches.get(&(n, digest)).cloned();
+            let Some((digest, batch)) = digest.and_then(|digest| Some((digest, written(digest)?)))
+            else {
                 self.violation(format!("I-13: r{i} executed {n:?} without a durable batch"));
                 return;
             };
@@ -537,7 +532,7 @@ impl World {
         let delay = 1 + self.rng.u64(..self.disk_delay);
         let node = &mut self.nodes[i];
         if let Record::Q { n, digest, batch, .. } | Record::Decided { n, digest, batch } = &record {
-            node.batches.insert(*n, (*digest, batch.clone()));
+            node.batches.insert((*n, *digest), batch.clone());
         }
         let stable = matches!(record, Record::Stable { .. });
         let snapshot = node.replica.as_ref().filter(|_| stable).map(Replica::stable_snapshot);

@@ -228,5 +228,8 @@ impl<S: Service> Replica<S> {
         self.checkpoints.settle(certificate, n);
         self.log.truncate(n);
         self.requests.forget_wanted(n);
+        // What a new view chose beyond the old high water mark has its place now.
+        self.place_chosen(out);
+        self.seek_new_view(out);
     }
 }

@@ -53,7 +53,8 @@ impl<S: Service> Replica<S> {
             self.execute_batch(n, batch, out);
         }
         self.proposed = self.proposed.max(n);
-        self.view_timer.progress();
+        let is_new = self.view_changes.begun.as_ref().is_none_or(|new_view| n > new_view.last());
+        self.note_progress(batch, is_new && self.is_active());
         self.release_reads(out);
         if n.0.is_multiple_of(self.config.checkpoint_interval) {
             self.take_checkpoint(n, out);
@@ -75,8 +76,18 @@ impl<S: Service> Replica<S> {
         assert_eq!(tentative.n, self.executed.next(), "only the newest batch is ever undone");
         self.objects = tentative.before;
         self.drop_held_reads();
-        for named in tentative.batch.requests {
-            if let (Some(body), true) = (named.body, named.proof != Proof::Unchecked) {
+        self.wait_again(tentative.batch, out);
+    }
+
+    /// The requests of a batch that came to nothing wait again.
+    pub(super) fn wait_again(&mut self, batch: NamedBatch, out: &mut Vec<Output>) {
+        for named in batch.requests {
+            let Some(body) = named.body.filter(|_| named.proof != Proof::Unchecked) else {
+                continue;
+            };
+            let slots = self.config.slots;
+            let standing = self.objects.standing(&body.request, named.digest, slots);
+            if matches!(standing, Standing::Next | Standing::Later) {
                 // It may have come again in the meantime.
                 let _ = self.keep(named.digest, &body, named.proof, out);
             }

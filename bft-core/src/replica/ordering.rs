@@ -20,7 +20,7 @@ impl<S: Service> Replica<S> {
     ///
     /// Effects: an idle group orders a request at once; a busy one collects what comes while W batches are under way.
     pub(super) fn propose(&mut self, out: &mut Vec<Output>) {
-        while !self.alarmed && self.is_primary() && self.requests.has_queued() {
+        while !self.alarmed && self.is_leading() && self.requests.has_queued() {
             let n = self.proposed.next();
             if n > self.executed.plus(self.config.pipeline) || !self.log.in_window(n) {
                 return;
@@ -30,10 +30,15 @@ impl<S: Service> Replica<S> {
                 return;
             }
             self.proposed = n;
-            self.accept(n, NamedBatch::new(self.now.wall, batch), true);
+            self.accept(n, NamedBatch::new(self.now.wall, batch), true, false);
             self.vote(n, out);
             self.advance(n, out);
         }
+    }
+
+    /// Whether this replica is the primary of a view that has begun.
+    pub(super) fn is_leading(&self) -> bool {
+        self.is_primary() && self.is_active()
     }
 
     /// Takes requests from the queue until a batch is full.
@@ -45,6 +50,8 @@ impl<S: Service> Replica<S> {
             let Some(pending) = self.requests.get(digest) else { continue };
             let (proof, request) = (pending.proof, pending.request.clone());
             match self.objects.standing(&request.request, digest, self.config.slots) {
+                // A demoted client's request waits for its signature. (decision 6)
+                Standing::Next if self.is_demoted(request.request.client, proof) => continue,
                 Standing::Next => {}
                 // Its turn comes when its predecessor executes: see `execution.rs`.
                 Standing::Later => continue,
@@ -80,11 +87,15 @@ impl<S: Service> Replica<S> {
         proofs: Vec<(Digest, Proof)>,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        if m.view != self.view {
+        if m.view != self.view || !self.is_active() {
             return Err(Rejection::WrongView);
         }
         if from != self.primary() || self.is_primary() {
             return Err(Rejection::NotPrimary);
+        }
+        if self.view_changes.begun.as_ref().is_some_and(|new_view| m.n <= new_view.last()) {
+            // NEW-VIEW is the PRE-PREPARE of what it chose.
+            return Err(Rejection::Duplicate);
         }
         let mut seen = BTreeSet::new();
         if !m.batch.iter().all(|entry| seen.insert(entry_key(entry))) {
@@ -97,17 +108,17 @@ impl<S: Service> Replica<S> {
             Some(first) if first == digest => return Err(Rejection::Duplicate),
             Some(_) => return Err(Rejection::ConflictingPrePrepare),
         }
-        let requests = self.named_requests(n, &m.batch, &proofs);
+        let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, &proofs));
         let timely = self.is_timely(m.time);
-        self.accept(n, NamedBatch::new(m.time, requests), timely);
+        self.want_bodies(n, &batch);
+        self.accept(n, batch, timely, false);
         self.advance(n, out);
         Ok(())
     }
 
     /// The requests of a received batch, with whatever this replica knows of them already.
     pub(super) fn named_requests(
-        &mut self,
-        n: SequenceNumber,
+        &self,
         batch: &[BatchEntry],
         proofs: &[(Digest, Proof)],
     ) -> Vec<NamedRequest> {
@@ -120,21 +131,31 @@ impl<S: Service> Replica<S> {
                 BatchEntry::Inline(request) => Some(Arc::new(request.clone())),
                 BatchEntry::Reference { .. } => known.map(|known| known.request.clone()),
             };
-            if body.is_none() {
-                self.requests.want(*digest, n);
-            }
             requests.push(NamedRequest { digest: *digest, client, slot, proof, body });
         }
         requests
     }
 
-    /// Logs a PRE-PREPARE.
+    /// From now on the requests that `batch` lacks are asked for.
+    pub(super) fn want_bodies(&mut self, n: SequenceNumber, batch: &NamedBatch) {
+        for named in batch.requests.iter().filter(|named| named.body.is_none()) {
+            self.requests.want(named.digest, n);
+        }
+    }
+
+    /// Logs a PRE-PREPARE, or what a NEW-VIEW chose in its stead.
     ///
     /// Requires: the entry is inside the window and has none.
-    fn accept(&mut self, n: SequenceNumber, batch: NamedBatch, timely: bool) {
-        let view = self.view;
+    pub(super) fn accept(
+        &mut self,
+        n: SequenceNumber,
+        batch: NamedBatch,
+        timely: bool,
+        chosen: bool,
+    ) {
+        let (view, at) = (self.view, self.now.tick);
         if let Ok(entry) = self.log.entry(n) {
-            entry.pre_prepare = Some(PrePrepared { view, batch, timely });
+            entry.pre_prepare = Some(PrePrepared { view, batch, at, timely, chosen });
         }
     }
 
@@ -197,8 +218,12 @@ impl<S: Service> Replica<S> {
         if self.committed_local(n) {
             let entry = self.log.get_mut(n);
             if let Some(entry) = entry.filter(|entry| entry.committed.is_none()) {
-                let accepted = entry.pre_prepare.as_ref().map(|accepted| accepted.batch.clone());
-                entry.committed = accepted.zip(entry.prepared);
+                let accepted = entry.pre_prepare.as_ref();
+                entry.committed = accepted.map(|m| m.batch.clone()).zip(entry.prepared);
+                entry.certified = true;
+                if let Some(at) = accepted.map(|accepted| accepted.at) {
+                    self.suspicion.measure(self.now.tick.since(at));
+                }
             }
             self.execute_ready(out);
         }
@@ -219,7 +244,7 @@ impl<S: Service> Replica<S> {
         entry.voted.is_none()
             && batch.is_complete()
             && batch.size() <= self.config.limits.batch_bytes
-            && (accepted.timely && batch.is_authentic() || vouched_by_others)
+            && (accepted.chosen || accepted.timely && batch.is_authentic() || vouched_by_others)
     }
 
     /// Votes for the batch at `n`: the primary by its PRE-PREPARE, a backup by a PREPARE, once Q is durable.
@@ -228,23 +253,28 @@ impl<S: Service> Replica<S> {
         let Some(entry) = self.log.get(n) else { return };
         let Some(accepted) = &entry.pre_prepare else { return };
         let Some(batch) = accepted.batch.batch() else { return };
-        let digest = accepted.batch.digest;
-        let message = if is_primary {
-            self.pre_prepare(n, &accepted.batch)
-        } else {
-            Message::Prepare(Prepare { view, n, digest })
+        let (digest, most) = (accepted.batch.digest, self.config.size.f() + 2);
+        let message = match (is_primary, accepted.chosen) {
+            (true, false) => Some(self.pre_prepare(n, &accepted.batch)),
+            // NEW-VIEW says it for all of them.
+            (true, true) => None,
+            (false, _) => Some(Message::Prepare(Prepare { view, n, digest })),
         };
+        let named = accepted.batch.clone();
         let record = Record::Q { n, view, digest, batch: Arc::new(batch) };
         let after = Some(self.persist(record, out));
         if let Some(entry) = self.log.get_mut(n) {
             entry.voted = after;
+            entry.history.pre_prepare(&named, view, most);
             if !is_primary {
                 // A conflicting vote of its own would be this replica's bug.
                 let counted = entry.prepares.add(me, digest);
                 assert!(counted.is_ok(), "voted twice at {n:?}");
             }
         }
-        self.send(Destination::Replicas, message, after, out);
+        if let Some(message) = message {
+            self.send(Destination::Replicas, message, after, out);
+        }
     }
 
     /// prepared(m, v, n, i): the PRE-PREPARE, this replica's vote, and 2f matching PREPAREs from backups. [CL99 §4.2]
@@ -262,6 +292,7 @@ impl<S: Service> Replica<S> {
         let after = Some(self.persist(Record::P { n, view, digest }, out));
         if let Some(entry) = self.log.get_mut(n) {
             entry.prepared = after;
+            entry.history.prepare(digest, view);
             let counted = entry.commits.add(me, digest);
             assert!(counted.is_ok(), "committed twice at {n:?}");
         }

@@ -4,11 +4,12 @@ use super::{Config, Replica};
 use crate::auth::{Authority, Proof};
 use crate::io::{Batch, Record};
 use crate::log::{NamedBatch, NamedRequest, PrePrepared};
-use crate::messages::Checkpoint;
+use crate::messages::{Checkpoint, NewView};
 use crate::objects::Objects;
 use crate::service::Service;
-use crate::types::{Digest, PersistId, SequenceNumber, View};
+use crate::types::{Digest, PersistId, SequenceNumber, Tick, View};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// The replicated state at a checkpoint.
@@ -53,6 +54,7 @@ struct Remembered<'a> {
     /// The highest sequence number that this replica may have executed or voted for.
     reached: SequenceNumber,
     stable: Option<&'a Arc<[Checkpoint]>>,
+    new_view: Option<&'a Arc<NewView>>,
 }
 
 impl<'a> Remembered<'a> {
@@ -61,6 +63,10 @@ impl<'a> Remembered<'a> {
         for record in records {
             match record {
                 Record::View(view) => remembered.see(*view, SequenceNumber(0)),
+                Record::NewView(m) => {
+                    remembered.see(m.view, SequenceNumber(0));
+                    remembered.new_view = Some(m);
+                }
                 Record::Q { view, .. } => remembered.see(*view, SequenceNumber(0)),
                 Record::P { view, n, .. } => remembered.see(*view, *n),
                 Record::Decided { n, .. } => remembered.see(View(0), *n),
@@ -101,23 +107,53 @@ impl<S: Service> Replica<S> {
         }
         let mut replica = Self::at(config, authority, service, remembered.view, snapshot);
         replica.read_gate = remembered.reached.max(replica.executed);
+        let begun = remembered.new_view.filter(|m| m.view == remembered.view).cloned();
+        replica.view_changes.active = begun.is_some() || remembered.view == View(0);
+        replica.proposed =
+            begun.as_ref().map_or(replica.executed, |m| m.last().max(replica.executed));
+        replica.view_changes.begun = begun;
         if let Some(certificate) = remembered.stable {
             replica.checkpoints.restore_certificate(certificate.clone());
         }
         for record in records {
             replica.remember(record);
         }
+        replica.restore_view();
         Ok(replica)
     }
 
-    /// Puts one vote of the remembered view back into the log.
+    /// A view that has not begun is asked for again; one that has awaits what it chose and was not voted for.
+    fn restore_view(&mut self) {
+        if self.is_active() {
+            // Nothing is durable that was not voted for, so there is nothing to say yet.
+            self.await_chosen();
+        } else {
+            let own = self.own_view_change(Vec::new());
+            self.view_changes.newest.insert(self.config.me, own);
+        }
+    }
+
+    /// Puts one vote back into the log, and into P or Q.
     fn remember(&mut self, record: &Record) {
-        let durable = PersistId(0);
+        let (durable, most) = (PersistId(0), self.config.size.f() + 2);
+        if let Record::Q { n, view, batch, .. } = record
+            && let Ok(entry) = self.log.entry(*n)
+        {
+            entry.history.pre_prepare(&restored(batch), *view, most);
+        }
+        if let Record::P { n, view, digest } = record
+            && let Ok(entry) = self.log.entry(*n)
+        {
+            entry.history.prepare(*digest, *view);
+        }
         match record {
             Record::Q { n, view, digest, batch } if *view == self.view => {
                 let (me, is_primary) = (self.config.me, self.is_primary());
+                let new_view = self.view_changes.begun.as_ref();
+                let chosen = new_view.is_some_and(|m| *n <= m.last());
                 self.proposed = self.proposed.max(*n);
-                let restored = PrePrepared { view: *view, batch: restored(batch), timely: true };
+                let (view, batch, at) = (*view, restored(batch), Tick(0));
+                let restored = PrePrepared { view, batch, at, timely: true, chosen };
                 let Ok(entry) = self.log.entry(*n) else { return };
                 entry.pre_prepare = Some(restored);
                 entry.voted = Some(durable);

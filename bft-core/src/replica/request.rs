@@ -3,15 +3,15 @@
 use super::Replica;
 use crate::auth::Proof;
 use crate::io::{Destination, Output, Rejection};
-use crate::log::Entry;
+use crate::log::{Entry, NamedBatch};
 use crate::messages::{
     Message, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId, SignedRequest,
-    result_digest,
+    ViewChange, result_digest,
 };
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
-use crate::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot};
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot, Tick};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -19,6 +19,8 @@ use alloc::vec::Vec;
 const ALWAYS_WHOLE: usize = 256;
 /// How many answers may wait for the tentative batch to commit.
 const MAX_HELD_READS: usize = 4096;
+/// How often the span for which a client must sign doubles.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// A request that has not executed here.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ impl Pending {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
     pending: BTreeMap<Digest, Pending>,
-    /// What waits on each slot: its next request, and perhaps the one after that, where this replica lags its client's quorum.
+    /// What waits on each slot: its next request, and perhaps the ones after that, where this replica lags its client's quorum.
     lanes: BTreeMap<(ClientId, Slot), Vec<Digest>>,
     /// What the primary has yet to propose, oldest first.
     queue: VecDeque<Digest>,
@@ -48,8 +50,18 @@ pub(super) struct Requests {
     bytes: BTreeMap<ClientId, usize>,
     /// Digests that a logged batch names and whose request is not here, with the batch. Bounded by the window.
     wanted: BTreeMap<Digest, SequenceNumber>,
-    /// Pending requests that everyone can check, and that are therefore timed. (decision 6)
-    timed: BTreeSet<Digest>,
+    /// Pending requests that everyone can check, and that are therefore timed: whose, and since when. (decision 6)
+    timed: BTreeMap<Digest, (ClientId, Tick)>,
+    /// Clients that must sign, because some replica could not authenticate them. (decision 6)
+    demoted: BTreeMap<ClientId, Demotion>,
+}
+
+/// How long a client has to sign.
+#[derive(Clone, Copy, Debug)]
+struct Demotion {
+    until: SequenceNumber,
+    /// How many times in a row: each doubles the span.
+    times: u32,
 }
 
 impl Requests {
@@ -71,13 +83,13 @@ impl Requests {
         digests.filter_map(|digest| self.pending.get(digest))
     }
 
-    fn insert(&mut self, pending: Pending) {
+    fn insert(&mut self, pending: Pending, now: Tick) {
         self.remove(pending.digest);
         let (digest, lane) = (pending.digest, pending.lane());
         self.lanes.entry(lane).or_default().push(digest);
         *self.bytes.entry(lane.0).or_default() += pending.request.request.size();
         if pending.proof == Proof::Signature {
-            self.timed.insert(digest);
+            self.timed.insert(digest, (lane.0, now));
         }
         self.pending.insert(digest, pending);
     }
@@ -102,6 +114,11 @@ impl Requests {
 
     /// Puts a request in the line of those to be proposed.
     fn enqueue(&mut self, digest: Digest) {
+        if self.queue.len() > 2 * self.pending.len() + 64 {
+            // A backup proposes nothing, so what has executed is still in its line.
+            let waits = |p: &Pending| p.proposed.is_none();
+            self.queue.retain(|digest| self.pending.get(digest).is_some_and(waits));
+        }
         self.queue.push_back(digest);
     }
 
@@ -166,6 +183,29 @@ impl Requests {
         self.wanted.keys().copied()
     }
 
+    /// A view ends: whatever was proposed in it may be proposed again, and only `still_wanted` is asked for.
+    pub fn end_view(&mut self, still_wanted: BTreeMap<Digest, SequenceNumber>) {
+        self.wanted = still_wanted;
+        self.queue.clear();
+        for pending in self.pending.values_mut() {
+            pending.proposed = None;
+        }
+    }
+
+    /// The requests of `batch` are under way at `n`.
+    pub fn mark_proposed(&mut self, batch: &NamedBatch, n: SequenceNumber) {
+        for named in &batch.requests {
+            if let Some(pending) = self.pending.get_mut(&named.digest) {
+                pending.proposed = Some(n);
+            }
+        }
+    }
+
+    /// Whose timed requests wait, and since when.
+    pub fn timed(&self) -> impl Iterator<Item = (ClientId, Tick)> {
+        self.timed.values().copied()
+    }
+
     /// Whether a request that everyone can check waits.
     pub fn any_timed(&self) -> bool {
         !self.timed.is_empty()
@@ -180,10 +220,11 @@ impl Requests {
         let mut counted = self.bytes.clone();
         counted.retain(|_, bytes| *bytes > 0);
         assert_eq!(bytes, counted, "the byte budget counts what is pending");
-        assert!(self.timed.iter().all(|digest| self.pending.contains_key(digest)));
+        assert!(self.timed.keys().all(|digest| self.pending.contains_key(digest)));
         let on_lanes: usize = self.lanes.values().map(Vec::len).sum();
         assert_eq!(on_lanes, self.pending.len());
-        assert!(self.lanes.values().all(|waiting| (1..=2).contains(&waiting.len())));
+        // A third may have come while the first was executed tentatively; then that was undone.
+        assert!(self.lanes.values().all(|waiting| (1..=3).contains(&waiting.len())));
     }
 }
 
@@ -205,6 +246,40 @@ impl<S: Service> Replica<S> {
                 _ => self.requests.remove(digest),
             }
         }
+    }
+
+    /// A view has begun: its primary proposes what waits and was not chosen.
+    pub(super) fn requeue_pending(&mut self) {
+        let waiting = self.requests.pending.values().filter(|pending| pending.proposed.is_none());
+        // By age of the lanes' requests, so that nobody's place depends on a digest.
+        let mut waiting: Vec<_> = waiting.map(|p| (p.request.request.seq, p.digest)).collect();
+        waiting.sort_unstable();
+        self.requests.queue = waiting.into_iter().map(|(_, digest)| digest).collect();
+    }
+
+    /// These clients must sign from now on: where the list is full, all must. (decision 6)
+    pub(super) fn demote(&mut self, named: &[ClientId]) {
+        let all = named.len() >= ViewChange::MAX_NAMED;
+        let everyone = (0..self.authority.clients() as u32).map(ClientId).filter(|_| all);
+        let one_by_one = named.iter().copied().filter(|_| !all);
+        for client in one_by_one.chain(everyone) {
+            let before = self.requests.demoted.get(&client);
+            let span = 2 * self.config.window;
+            // A client that kept out of trouble for as long as it had to sign starts over.
+            let recent = before.filter(|before| self.executed <= before.until.plus(span));
+            let times = recent.map_or(0, |before| (before.times + 1).min(MAX_DOUBLINGS));
+            let until = self.executed.plus(span << times);
+            self.requests.demoted.insert(client, Demotion { until, times });
+        }
+    }
+
+    /// Whether what `client` asks for, with this proof, must not be proposed.
+    pub(super) fn is_demoted(&self, client: ClientId, proof: Proof) -> bool {
+        proof < Proof::Signature && self.must_sign(client)
+    }
+
+    fn must_sign(&self, client: ClientId) -> bool {
+        self.requests.demoted.get(&client).is_some_and(|demotion| self.executed <= demotion.until)
     }
 
     /// A request, from its client or relayed by a replica.
@@ -270,9 +345,13 @@ impl<S: Service> Replica<S> {
             if self.requests.on_lane(client, slot).any(same_seq) {
                 return Err(Rejection::SlotConflict);
             }
+        }
+        if proposed.is_none() {
+            // Also where it was known: a demoted client's request waited for this proof.
             self.requests.enqueue(digest);
         }
-        self.requests.insert(Pending { digest, request: request.clone(), proof, proposed });
+        let pending = Pending { digest, request: request.clone(), proof, proposed };
+        self.requests.insert(pending, self.now.tick);
         self.vouch(digest, proof, out);
         Ok(())
     }
@@ -291,6 +370,7 @@ impl<S: Service> Replica<S> {
         }
         self.decide(n, out);
         self.advance(n, out);
+        self.seek_new_view(out);
         true
     }
 
@@ -406,6 +486,7 @@ impl<S: Service> Replica<S> {
             request: digest,
             n,
             tentative: n > self.executed,
+            sign: self.must_sign(request.client),
             outcome,
         };
         let after = self.log.get(n).and_then(Entry::executable_after);

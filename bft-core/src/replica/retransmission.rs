@@ -27,8 +27,12 @@ impl<S: Service> Replica<S> {
         }
         self.checkpoints.expire(self.now.tick);
         self.pursue_transfer(out);
+        if !self.is_active() {
+            self.repeat_view_change(out);
+        }
         let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed)
-            || self.is_transferring();
+            || self.is_transferring()
+            || !self.is_active();
         let factor = if under_way { 1 } else { IDLE_FACTOR };
         let at = self.now.tick.after(self.config.status_interval * factor);
         out.push(Output::SetTimer { timer: Timer::Status, at });
@@ -41,11 +45,15 @@ impl<S: Service> Replica<S> {
         out.push(Output::SetTimer { timer: Timer::Status, at });
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let held = self.log.numbers().filter(|n| *n > self.executed).map(|n| self.held(n));
         let missing = self.requests.all_wanted();
         Status {
             view: self.view,
+            active: self.is_active(),
+            view_changes: self.view_changes.newest.keys().copied().collect(),
+            missing_view_changes: self.view_changes.missing(),
+            missing_batches: self.awaited_batches().collect(),
             stable: self.log.low(),
             executed: self.executed,
             held: held.collect(),
@@ -81,10 +89,16 @@ impl<S: Service> Replica<S> {
             Some(last) => *last = self.now.tick,
             None => return Err(Rejection::WrongSender),
         }
+        self.repair_view(from, &m, out);
+        if m.view > self.view {
+            // Whoever is ahead sends what leads there once it sees that this replica is not.
+            self.send(Destination::Replica(from), Message::Status(self.status()), None, out);
+        }
         self.repair_checkpoints(from, &m, out);
+        self.repair_batches(from, &m.missing_batches, out);
         self.repair_bodies(from, &m.missing, out);
         self.repair_decided(from, &m, out);
-        if m.view == self.view {
+        if m.view == self.view && self.is_active() {
             let behind = self.log.numbers().filter(|n| *n > m.executed).take(MAX_REPAIRED);
             for n in behind {
                 let ahead = n.0.saturating_sub(m.executed.0).saturating_sub(1);
@@ -126,14 +140,17 @@ impl<S: Service> Replica<S> {
     /// Tells one that lags what was decided, where this replica has discarded its votes or the primary passed it over.
     fn repair_decided(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
         let mut bytes = 0;
+        let votes_help = m.view == self.view && m.active && self.is_active();
         for k in 0..MAX_REPAIRED {
             let n = m.executed.next().plus(k as u64);
-            let passed_over = !matches!(m.held.get(k), Some(held) if *held > Held::Nothing);
+            let passed_over = !votes_help
+                || !matches!(m.held.get(k), Some(held) if *held > Held::Nothing)
+                    && !self.is_primary();
             let Some(batch) = self.log.committed(n).filter(|_| n <= self.executed) else { return };
             if bytes > MAX_REPAIRED_BYTES {
                 return;
             }
-            if n <= self.log.low() || passed_over && !self.is_primary() {
+            if n <= self.log.low() || passed_over {
                 bytes += batch.size();
                 let entries = batch.entries(self.config.inline_bytes);
                 let claim = Committed { n, time: batch.time, batch: entries };
@@ -157,7 +174,7 @@ impl<S: Service> Replica<S> {
         if known.committed.is_some() || claimed {
             return Err(Rejection::Duplicate);
         }
-        let batch = NamedBatch::new(m.time, self.named_requests(n, &m.batch, proofs));
+        let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, proofs));
         let entry = self.log.entry(n)?;
         let same = |decision: &&mut Decision| decision.batch.digest == batch.digest;
         match entry.decisions.iter_mut().find(same) {
@@ -176,8 +193,9 @@ impl<S: Service> Replica<S> {
         let Some(entry) = self.log.get(n) else { return };
         let decided = entry.decisions.iter().find(|decision| decision.claims.len() >= weak);
         let (Some(decision), true) = (decided, entry.committed.is_none()) else { return };
-        let Some(batch) = decision.batch.batch() else { return };
         let named = decision.batch.clone();
+        // Only now is it certain that the requests exist: before, a liar could have this replica ask for any digest.
+        let Some(batch) = named.batch() else { return self.want_bodies(n, &named) };
         let record =
             Record::Decided { n, digest: named.digest, batch: alloc::sync::Arc::new(batch) };
         let after = self.persist(record, out);
@@ -193,7 +211,7 @@ impl<S: Service> Replica<S> {
         let Some(entry) = self.log.get(n) else { return };
         let (Some(accepted), Some(_)) = (&entry.pre_prepare, entry.voted) else { return };
         let (to, view, digest) = (Destination::Replica(from), self.view, accepted.batch.digest);
-        if held < Held::PrePrepared && self.is_primary() {
+        if held < Held::PrePrepared && self.is_primary() && !accepted.chosen {
             self.send(to, self.pre_prepare(n, &accepted.batch), entry.voted, out);
         }
         if held < Held::Prepared && !self.is_primary() {

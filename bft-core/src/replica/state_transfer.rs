@@ -190,8 +190,9 @@ impl<S: Service> Replica<S> {
         self.log.truncate(n);
         self.requests.forget_wanted(n);
         self.review_pending();
-        self.view_timer.progress();
         self.persist(Record::Stable { certificate }, out);
+        self.place_chosen(out);
         self.execute_ready(out);
+        self.seek_new_view(out);
     }
 }

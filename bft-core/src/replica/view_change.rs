@@ -1,61 +1,222 @@
-//! The view timer: how a backup comes to suspect the primary. [CL99 §4.4]
+//! View changes: how a replica leaves a view, and how the next one is agreed on. [CL99 §4.4, CL02 §4.5]
 //!
-//! The view change itself (VIEW-CHANGE, NEW-VIEW and the P/Q decision of [CL02 §4.4]) belongs in this file and is not
-//! written yet: a replica whose timer expires says so in its HEALTH and goes on accepting its view's messages, so a group
-//! survives f crashed or slow *backups*, and stalls, without losing anything, while its primary is away.
+//! VIEW-CHANGEs are signed, so anyone may pass them on and nobody has to acknowledge them; PREPAREs are not, so P is a
+//! claim and the P/Q rules decide: `choice.rs`. A replica that has left a view votes in it no more, but goes on executing
+//! what others prove decided. (decisions 1 and 4)
 
 use super::Replica;
-use crate::io::{Output, Timer};
+use crate::auth::Signature;
+use crate::io::{Destination, Output, Record, Rejection, Timer};
+use crate::messages::{Message, NewView, Status, ViewChange};
 use crate::service::Service;
+use crate::types::{ClientId, Digest, ReplicaId, View};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Runs while a request that everyone can check, or that the primary has pre-prepared, waits for execution.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ViewTimer {
-    armed: bool,
-    expired: bool,
-    /// Something executed since the timer was armed.
-    progressed: bool,
+/// A VIEW-CHANGE and the digest that names it.
+pub(super) type Named = (Digest, Arc<ViewChange>);
+
+/// What is known of the view that is to begin, or has begun.
+#[derive(Clone, Debug)]
+pub(super) struct ViewChanges {
+    /// Whether the current view has begun here.
+    pub active: bool,
+    /// The VIEW-CHANGE for the highest view that each replica has sent: the first, where it sent several.
+    pub newest: BTreeMap<ReplicaId, Named>,
+    /// Others, that the announced NEW-VIEW names.
+    pub named: BTreeMap<Digest, Arc<ViewChange>>,
+    /// The NEW-VIEW for the current view, while VIEW-CHANGEs that it names are missing.
+    pub announced: Option<Arc<NewView>>,
+    /// The NEW-VIEW by which the current view began; none for view 0.
+    pub begun: Option<Arc<NewView>>,
+    /// The VIEW-CHANGEs that it names, for those who lag.
+    pub grounds: Vec<Named>,
 }
 
-impl ViewTimer {
-    /// Execution is the only thing that clears a suspicion. (decision 3)
-    pub fn progress(&mut self) {
-        self.progressed = true;
-        self.expired = false;
+impl ViewChanges {
+    pub fn new(active: bool) -> Self {
+        Self {
+            active,
+            newest: BTreeMap::new(),
+            named: BTreeMap::new(),
+            announced: None,
+            begun: None,
+            grounds: Vec::new(),
+        }
     }
 
-    /// Whether a request waited longer than the view timeout and still does.
-    pub fn expired(&self) -> bool {
-        self.expired
+    /// A view ends: what belongs to it goes.
+    fn end_view(&mut self, next: View) {
+        self.active = false;
+        self.newest.retain(|_, (_, m)| m.view >= next);
+        self.named.clear();
+        self.announced = None;
+        self.begun = None;
+        self.grounds.clear();
+    }
+
+    /// The VIEW-CHANGE of `replica` with this digest.
+    pub fn find(&self, replica: ReplicaId, digest: Digest) -> Option<Named> {
+        let newest = self.newest.get(&replica).filter(|(known, _)| *known == digest).cloned();
+        newest.or_else(|| self.named.get(&digest).map(|m| (digest, m.clone())))
+    }
+
+    /// The VIEW-CHANGEs that the announced NEW-VIEW names and that are not here.
+    pub fn missing(&self) -> Vec<Digest> {
+        let named = self.announced.iter().flat_map(|m| &m.view_changes);
+        named.filter(|(i, digest)| self.find(*i, *digest).is_none()).map(|(_, d)| *d).collect()
     }
 }
 
 impl<S: Service> Replica<S> {
-    /// Arms the timer when a request begins to wait, starts it afresh on progress, and stops it when nothing waits.
-    pub(super) fn update_view_timer(&mut self, out: &mut Vec<Output>) {
-        let waits = !self.is_primary() && (self.requests.any_timed() || self.is_under_way());
-        let progressed = core::mem::take(&mut self.view_timer.progressed);
-        if waits && (!self.view_timer.armed || progressed) {
-            self.view_timer.armed = true;
-            let at = self.now.tick.after(self.config.view_timeout);
-            out.push(Output::SetTimer { timer: Timer::ViewChange, at });
-        } else if !waits && self.view_timer.armed {
-            self.view_timer.armed = false;
-            out.push(Output::CancelTimer(Timer::ViewChange));
+    /// Whether the current view has begun here: only then does this replica vote.
+    pub(super) fn is_active(&self) -> bool {
+        self.view_changes.active
+    }
+
+    /// Leaves the current view for `view`, for good.
+    ///
+    /// Requires: `view` is later.
+    /// Effects: undoes the tentative batch, keeps P and Q, and sends VIEW-CHANGE once the promise is durable. Requests that
+    /// were under way wait again.
+    pub(super) fn start_view_change(&mut self, view: View, out: &mut Vec<Output>) {
+        assert!(view > self.view, "views only ascend");
+        let unauthenticated = self.unauthenticated_clients();
+        let under_way = self.log.numbers().filter(|n| *n > self.executed);
+        let accepted = under_way.filter_map(|n| self.log.get(n)?.pre_prepare.as_ref());
+        let dropped: Vec<_> = accepted.map(|accepted| accepted.batch.clone()).collect();
+        self.log.end_view();
+        self.view = view;
+        self.view_changes.end_view(view);
+        self.suspicion.end_view(self.config.view_timeout, self.config.view_timeout_max);
+        self.requests.end_view(self.log.wanted(self.config.size.weak()));
+        if self.tentative.is_some() {
+            self.read_gate = self.read_gate.max(self.executed.next());
+        }
+        self.roll_back(out);
+        for batch in dropped {
+            self.wait_again(batch, out);
+        }
+        let after = self.persist(Record::View(view), out);
+        let own = self.own_view_change(unauthenticated);
+        let message = Message::ViewChange((*own.1).clone());
+        self.view_changes.newest.insert(self.config.me, own);
+        self.send(Destination::Replicas, message, Some(after), out);
+        let at = self.now.tick.after(self.config.status_interval);
+        out.push(Output::SetTimer { timer: Timer::Status, at });
+        self.seek_new_view(out);
+    }
+
+    /// This replica's VIEW-CHANGE for the current view.
+    pub(super) fn own_view_change(&self, unauthenticated: Vec<ClientId>) -> Named {
+        let entries = || self.log.numbers().filter_map(|n| Some((n, self.log.get(n)?)));
+        let prepared = entries().filter_map(|(n, entry)| entry.history.prepared_claim(n));
+        let pre_prepared = entries().flat_map(|(n, entry)| entry.history.pre_prepared_claims(n));
+        let mut m = ViewChange {
+            view: self.view,
+            stable: self.log.low(),
+            certificate: self.checkpoints.stable_certificate().to_vec(),
+            prepared: prepared.collect(),
+            pre_prepared: pre_prepared.collect(),
+            unauthenticated,
+            replica: self.config.me,
+            signature: Signature([0; 64]),
+        };
+        let digest = self.authority.sign_view_change(&mut m);
+        (digest, Arc::new(m))
+    }
+
+    /// The clients whose requests kept this replica from voting, at most [`ViewChange::MAX_NAMED`]. (decision 6)
+    fn unauthenticated_clients(&self) -> Vec<ClientId> {
+        let entries = self.log.numbers().filter_map(|n| self.log.get(n));
+        let held = entries.filter(|entry| entry.voted.is_none());
+        let named = held.filter_map(|entry| entry.pre_prepare.as_ref());
+        let named = named.flat_map(|accepted| accepted.batch.unauthenticated());
+        let clients: BTreeSet<_> = named.collect();
+        clients.into_iter().take(ViewChange::MAX_NAMED).collect()
+    }
+
+    /// A VIEW-CHANGE, from its sender or from whoever holds it. `digest` names it.
+    ///
+    /// Errors: `WrongView`, for one that has been overtaken; `Duplicate`; `ConflictingVote`, where its sender signed two.
+    pub(super) fn on_view_change(
+        &mut self,
+        digest: Digest,
+        m: ViewChange,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if m.view < self.view || m.view == self.view && self.is_active() {
+            return Err(Rejection::WrongView);
+        }
+        let (replica, m) = (m.replica, Arc::new(m));
+        let awaited = self.view_changes.missing().contains(&digest);
+        let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
+        match known {
+            Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
+            Some(_) if awaited => drop(self.view_changes.named.insert(digest, m.clone())),
+            Some((_, view)) if view > m.view => return Err(Rejection::WrongView),
+            Some((_, view)) if view == m.view => return Err(Rejection::ConflictingVote),
+            _ => drop(self.view_changes.newest.insert(replica, (digest, m.clone()))),
+        }
+        for checkpoint in &m.certificate {
+            // Proved already; most are known.
+            let _ = self.on_checkpoint(*checkpoint, out);
+        }
+        self.join(out);
+        self.seek_new_view(out);
+        Ok(())
+    }
+
+    /// Follows f+1 others, of whom one is correct, to the view that at least one correct replica wants; and follows the
+    /// primary itself where it gives up. [CL99 §4.5.2]
+    fn join(&mut self, out: &mut Vec<Output>) {
+        let newest = &self.view_changes.newest;
+        let wanted = newest.iter().filter(|(i, _)| **i != self.config.me);
+        let mut wanted: Vec<_> = wanted.map(|(_, (_, m))| m.view).collect();
+        wanted.retain(|view| *view > self.view);
+        wanted.sort_unstable_by(|a, b| b.cmp(a));
+        let abdicates = newest.get(&self.primary()).is_some_and(|(_, m)| m.view > self.view);
+        match wanted.get(self.config.size.f()) {
+            Some(view) => self.start_view_change(*view, out),
+            None if abdicates => self.start_view_change(self.view.next(), out),
+            None => {}
         }
     }
 
-    /// Whether a batch is pre-prepared here that has not executed.
-    fn is_under_way(&self) -> bool {
-        let next = self.log.numbers().rev().take_while(|n| *n > self.executed);
-        let mut entries = next.filter_map(|n| self.log.get(n));
-        entries.any(|entry| entry.pre_prepare.is_some())
+    /// Whether a quorum, this replica included, wants the current view or a later one: only then does its time run.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.view_changes.newest.len() >= self.config.size.quorum()
     }
 
-    /// The primary has let a request wait for too long.
-    pub(super) fn on_view_change_timeout(&mut self) {
-        self.view_timer.armed = false;
-        self.view_timer.expired = true;
+    /// Sends to `from` what it needs to come to this replica's view.
+    pub(super) fn repair_view(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+        let to = Destination::Replica(from);
+        let same = m.view == self.view;
+        if m.view > self.view || same && m.active {
+            return;
+        }
+        let held = &self.view_changes;
+        let all = held.grounds.iter().chain(held.newest.values());
+        for (digest, view_change) in all {
+            let lacks = !same || !m.view_changes.contains(&view_change.replica);
+            let own = view_change.replica == self.config.me;
+            let relayed = same || self.is_active() || own;
+            if lacks && relayed || m.missing_view_changes.contains(digest) {
+                self.send(to, Message::ViewChange((**view_change).clone()), None, out);
+            }
+        }
+        if let Some(new_view) = &held.begun {
+            self.send(to, Message::NewView((**new_view).clone()), None, out);
+        }
+    }
+
+    /// While the view has not begun: tells those who may not know that this replica wants it.
+    pub(super) fn repeat_view_change(&self, out: &mut Vec<Output>) {
+        let Some((_, own)) = self.view_changes.newest.get(&self.config.me) else { return };
+        for i in self.others().filter(|i| !self.view_changes.newest.contains_key(i)) {
+            let message = Message::ViewChange((**own).clone());
+            self.send(Destination::Replica(i), message, None, out);
+        }
     }
 }

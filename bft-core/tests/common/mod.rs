@@ -6,7 +6,7 @@ use bft_core::auth::{
     Authority, Credential, Crypto, MacKey, PublicKey, RealCrypto, Signature, Tag,
     request_signing_digest,
 };
-use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection};
+use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest,
 };
@@ -85,6 +85,8 @@ pub struct Cluster {
     pub rejections: Vec<(ReplicaId, Rejection)>,
     pub records: Vec<Vec<Record>>,
     pub replies: Vec<(ReplicaId, Message)>,
+    /// When each replica's view timer fires.
+    pub view_timers: Vec<Option<Tick>>,
     pub now: Now,
 }
 
@@ -103,6 +105,7 @@ impl Cluster {
             rejections: Vec::new(),
             records: vec![Vec::new(); n as usize],
             replies: Vec::new(),
+            view_timers: vec![None; n as usize],
             now: Now { tick: Tick(1), wall: Time(1_000_000_000_000) },
         };
         for i in 0..n {
@@ -156,6 +159,9 @@ impl Cluster {
                     self.input(i, Input::JobDone(result));
                 }
                 Output::Rejected { why, .. } => self.rejections.push((ReplicaId(i), why)),
+                Output::SetTimer { timer: Timer::ViewChange, at } => {
+                    self.view_timers[i as usize] = Some(at);
+                }
                 Output::SetTimer { .. } | Output::CancelTimer(_) => {}
                 Output::Alarm(alarm) => panic!("r{i}: {alarm}"),
             }
@@ -228,6 +234,29 @@ impl Cluster {
         self.give(Peer::Client(ClientId(0)), to, Message::Request(request));
     }
 
+    /// Client `c` asks to open its session, signed.
+    pub fn open_session_of(c: u32) -> SignedRequest {
+        Self::of_client(c, 0, Operation::CreateSession)
+    }
+
+    /// A request of client `c`, signed.
+    pub fn request_of(c: u32, seq: u64, op: &'static [u8]) -> SignedRequest {
+        Self::of_client(c, seq, Operation::Service(Bytes::from_static(op)))
+    }
+
+    fn of_client(c: u32, seq: u64, operation: Operation) -> SignedRequest {
+        let client = ClientId(c);
+        let request = Request { client, session: SESSION, slot: Slot(0), seq, operation };
+        let signed = request_signing_digest(GROUP, &request.digest());
+        let credential = Credential::Signature(Named(CLIENT + c as u8).sign(&signed));
+        SignedRequest { request, credential, replier: ReplicaId(0) }
+    }
+
+    /// Client `c` sends `request` to replica `to` over its own link.
+    pub fn ask_as(&mut self, c: u32, to: u32, request: SignedRequest) {
+        self.give(Peer::Client(ClientId(c)), to, Message::Request(request));
+    }
+
     /// What the replicas answered to `seq`: who, in which batch, and the counter.
     pub fn answers(&self, seq: u64) -> Vec<(ReplicaId, SequenceNumber, u64)> {
         let answers = self.replies.iter().filter_map(|(from, message)| match message {
@@ -251,13 +280,29 @@ impl Cluster {
         self.replicas.iter().map(|replica| replica.objects().clone().digest()).collect()
     }
 
+    /// Time passes to the moment at which the view timer of replica `i` is set, and it fires; says how far off that was.
+    pub fn view_timeout(&mut self, i: u32) -> std::time::Duration {
+        let at = self.view_timers[i as usize].take().expect("the view timer runs");
+        let passed = at.since(self.now.tick);
+        self.now.tick = self.now.tick.max(at);
+        self.now.wall.0 += passed.as_nanos() as u64;
+        self.input(i, Input::Timeout(Timer::ViewChange));
+        passed
+    }
+
+    /// The view of every replica, and whether it has begun there.
+    pub fn views(&self) -> Vec<(u64, bool)> {
+        let views = self.replicas.iter().map(|replica| replica.view());
+        views.map(|(view, active)| (view.0, active)).collect()
+    }
+
     /// Everyone's STATUS timer fires, and everything that follows arrives.
     pub fn repair(&mut self) {
         for _ in 0..4 {
             self.now.tick = Tick(self.now.tick.0 + 1_000_000);
             self.now.wall = Time(self.now.wall.0 + 1_000_000_000);
             for i in 0..self.replicas.len() as u32 {
-                self.input(i, Input::Timeout(bft_core::io::Timer::Status));
+                self.input(i, Input::Timeout(Timer::Status));
             }
             self.deliver_all();
         }
