@@ -449,7 +449,7 @@ pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
             last_executed: health.executed,
             stable: health.stable,
             stable_digest: health.digest,
-            changing_view: health.changing_view,
+            phase: health.phase,
             latency: *latency,
         }),
     });

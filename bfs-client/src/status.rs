@@ -1,6 +1,7 @@
 //! `bfs status`: the health of the group, computed here from every replica's own answer; no single one is trusted.
 
 use crate::failure::{Exit, Failure, Outcome};
+use bft_core::messages::Phase;
 use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
 use clap::Args;
 use serde::Serialize;
@@ -33,8 +34,8 @@ pub struct Observation {
     pub stable: SequenceNumber,
     /// The digest of the state at `stable`.
     pub stable_digest: Digest,
-    /// Whether it has given up the last view, and its own has not begun: it does not vote.
-    pub changing_view: bool,
+    /// Whether it votes, and if not, why.
+    pub phase: Phase,
     /// From question to answer.
     pub latency: Duration,
 }
@@ -114,6 +115,8 @@ pub enum Standing {
     OtherView,
     /// In the group's view, which has not begun there: it does not vote.
     ChangingView,
+    /// Has lost its memory, and is mute until the group has passed whatever it may have said.
+    Recovering,
     /// Holds another state than others do at the same checkpoint.
     Differs,
     /// Gave no answer.
@@ -127,6 +130,7 @@ impl fmt::Display for Standing {
             Standing::Behind => "slow: behind the stable checkpoint",
             Standing::OtherView => "in another view",
             Standing::ChangingView => "changing view",
+            Standing::Recovering => "recovering: mute until it cannot contradict itself",
             Standing::Differs => "suspected: its state differs",
             Standing::Unreachable => "unreachable",
         })
@@ -141,9 +145,11 @@ pub fn standings(size: ClusterSize, observed: &[Option<Observation>]) -> Vec<Sta
     let standing = |o: &Observation| {
         if differs(size, o, &answers) {
             Standing::Differs
+        } else if o.phase == Phase::Recovering {
+            Standing::Recovering
         } else if view != Some(o.view) {
             Standing::OtherView
-        } else if o.changing_view {
+        } else if o.phase == Phase::ChangingView {
             Standing::ChangingView
         } else if stable.is_some_and(|stable| o.last_executed < stable) {
             Standing::Behind
@@ -349,7 +355,7 @@ mod tests {
             last_executed: SequenceNumber(executed),
             stable: SequenceNumber(stable),
             stable_digest: Digest([digest; 32]),
-            changing_view: false,
+            phase: Phase::Active,
             latency: Duration::from_micros(1500),
         })
     }
@@ -371,7 +377,7 @@ mod tests {
     fn a_replica_whose_view_has_not_begun_does_not_count() {
         let health = |observed: &[_]| health(size(4, 1), observed);
         assert_eq!(health(&[None, fine(), fine(), fine()]), Health::NoSpare);
-        let waits = fine().map(|o| Observation { changing_view: true, ..o });
+        let waits = fine().map(|o| Observation { phase: Phase::ChangingView, ..o });
         assert_eq!(health(&[fine(), waits, fine(), fine()]), Health::NoSpare);
         assert_eq!(health(&[fine(), waits, waits, fine()]), Health::Stalled);
     }

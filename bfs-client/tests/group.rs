@@ -103,3 +103,48 @@ fn a_stalled_group_keeps_a_hard_mount_waiting_and_loses_nothing() {
     assert_eq!(fs::read_to_string(point.join("patient")).unwrap(), "written in the end");
     group.unmount(&point).unwrap();
 }
+
+/// P6: the default view timeout is one second, and nobody waits for more than two.
+#[test]
+fn the_primary_is_killed_under_load_and_users_wait_for_at_most_two_view_timeouts() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    until_healthy(&group);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let worker = |name: &str| {
+        let (mut written, mut longest) = (0, Duration::ZERO);
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let start = Instant::now();
+            fs::write(point.join(format!("{name}{written}")), format!("{name} {written}")).unwrap();
+            longest = longest.max(start.elapsed());
+            written += 1;
+        }
+        (written, longest)
+    };
+    let ((first, a), (second, b)) = std::thread::scope(|scope| {
+        let workers = [scope.spawn(|| worker("a")), scope.spawn(|| worker("b"))];
+        std::thread::sleep(Duration::from_millis(500));
+        let (primary, _) = group.status().unwrap().primary().unwrap();
+        group.kill(primary).unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let [first, second] = workers.map(|worker| worker.join().unwrap());
+        (first, second)
+    });
+    println!("gaps {a:?} {b:?}, {first} and {second} files");
+    assert!(a.max(b) <= Duration::from_secs(2), "{a:?} {b:?}");
+    assert!(first > 100 && second > 100, "{first} {second}");
+    for (name, count) in [("a", first), ("b", second)] {
+        for i in 0..count {
+            let read = fs::read_to_string(point.join(format!("{name}{i}"))).unwrap();
+            assert_eq!(read, format!("{name} {i}"));
+        }
+    }
+    assert_eq!(group.status().unwrap().health, "NO SPARE");
+    group.start_replica(0).unwrap();
+    until_healthy(&group);
+    group.unmount(&point).unwrap();
+}

@@ -11,10 +11,11 @@ use bft_net::keys::Identity;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Why a command did not do what it was asked: what happened, why, and what to do next.
@@ -144,7 +145,48 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
         let next = "stop whatever listens there, or choose another address with --listen";
         Failure::new(FAILED, format!("cannot listen on {listen}"), error, next)
     })?;
-    serve(group, identity, me, listener)
+    let past = Past::begin(dir, &group).map_err(|error| {
+        let what = format!("cannot note in {} that this replica serves", dir.display());
+        Failure::new(FAILED, what, error, "make the folder writable, or restore its file `served`")
+    })?;
+    serve(group, identity, me, listener, past)
+}
+
+/// Whether this replica has served its group before, without which it has nothing to forget.
+enum Past {
+    /// Never.
+    New,
+    /// Yes, and what it said then is lost: it held its state and its log in memory.
+    Forgotten {
+        /// What it calls itself from now on.
+        incarnation: u64,
+    },
+}
+
+impl Past {
+    /// Finds out, and notes for the next start that it has served.
+    ///
+    /// The note is on the disk before the first vote can leave.
+    fn begin(dir: &Path, group: &Group) -> std::io::Result<Self> {
+        let path = dir.join("served");
+        let note = format!("{}\n", group.id());
+        match std::fs::read_to_string(&path) {
+            Ok(before) if before == note => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let incarnation = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+                return Ok(Past::Forgotten { incarnation });
+            }
+            // Another group: what was said there means nothing here.
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut file = std::fs::File::create(&path)?;
+        file.write_all(note.as_bytes())?;
+        file.sync_all()?;
+        std::fs::File::open(dir)?.sync_all()?;
+        Ok(Past::New)
+    }
 }
 
 fn serve(
@@ -152,6 +194,7 @@ fn serve(
     identity: Identity,
     me: ReplicaId,
     listener: TcpListener,
+    past: Past,
 ) -> Result<(), Failure> {
     let group = Arc::new(group);
     let cannot = |error: std::io::Error| {
@@ -159,7 +202,13 @@ fn serve(
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
-    let replica = replica(&group, &identity, me);
+    if let Past::Forgotten { .. } = past {
+        let others = group.size().quorum();
+        tracing::warn!(
+            "this replica has served before and held everything in memory: it is mute until {others} others have brought the group past whatever it may have said. If they are gone too, so are the files; remove `served` from every replica's folder to begin again, empty"
+        );
+    }
+    let replica = replica(&group, &identity, me, past);
     tracing::info!(
         "replica {me:?} of group {} (n={}, f={}) listens on {}; state in memory: durable while {} of {} replicas run",
         group.id(),
@@ -194,7 +243,7 @@ fn serve(
 }
 
 /// The replica that the group file describes.
-fn replica(group: &Group, identity: &Identity, me: ReplicaId) -> Replica<FileSystem> {
+fn replica(group: &Group, identity: &Identity, me: ReplicaId, past: Past) -> Replica<FileSystem> {
     let mut config = Config::new(group.size(), me)
         .with_window(group.parameters.checkpoint_interval, group.parameters.window);
     config.slots = group.parameters.slots;
@@ -216,5 +265,8 @@ fn replica(group: &Group, identity: &Identity, me: ReplicaId) -> Replica<FileSys
         keys(group.clients.iter().map(|client| client.identity.signing).collect()),
         Arc::new(RealCrypto::new(identity.signing_seed())),
     );
-    Replica::new(config, authority, service)
+    match past {
+        Past::New => Replica::new(config, authority, service),
+        Past::Forgotten { incarnation } => Replica::rejoin(config, authority, service, incarnation),
+    }
 }

@@ -186,7 +186,7 @@ pub fn view_change_digest(group: GroupId, m: &ViewChange) -> Digest {
     let mut hasher = Hasher::new(Domain::Signed);
     hasher.value(&group).bytes(b"VIEW-CHANGE").value(&m.view).value(&m.stable);
     hasher.value(&m.certificate).value(&m.prepared).value(&m.pre_prepared);
-    hasher.value(&m.unauthenticated).value(&m.replica);
+    hasher.value(&m.unauthenticated).value(&m.incarnation).value(&m.replica);
     hasher.finish()
 }
 
@@ -358,7 +358,14 @@ impl Authority {
                     return Err(Rejection::TooLarge);
                 }
             }
-            (Message::Prepare(_) | Message::Commit(_) | Message::Parts(_), Peer::Replica(_)) => {}
+            (
+                Message::Prepare(_)
+                | Message::Commit(_)
+                | Message::Suspect(_)
+                | Message::Parts(_)
+                | Message::Reply(_),
+                Peer::Replica(_),
+            ) => {}
             (Message::Read(m), Peer::Client(_)) => {
                 if m.op.len() > self.limits.operation_bytes {
                     return Err(Rejection::TooLarge);
@@ -415,6 +422,12 @@ impl Authority {
         let digest = view_change_digest(self.group, m);
         m.signature = self.crypto.sign(&digest);
         digest
+    }
+
+    /// Signs `m`, which this replica asks for itself.
+    pub fn sign_request(&self, m: &mut SignedRequest) {
+        let signed = request_signing_digest(self.group, &m.request.digest());
+        m.credential = Credential::Signature(self.crypto.sign(&signed));
     }
 
     /// Signs `m`, as the primary of its view.
@@ -499,8 +512,7 @@ impl Authority {
                 .filter(|(id, tag)| self.tag_fits(client, *id, &digest, tag))
                 .map(|_| Proof::Mac),
             Credential::Signature(signature) => self
-                .clients
-                .get(client)
+                .public_key(request.request.client)
                 .filter(|public| {
                     let signed = request_signing_digest(self.group, &digest);
                     self.crypto.verify(public, &signed, signature)
@@ -508,6 +520,14 @@ impl Authority {
                 .map(|_| Proof::Signature),
         };
         (digest, proof.unwrap_or(Proof::Unchecked))
+    }
+
+    /// The key of a client, or of the replica whose principal it is.
+    fn public_key(&self, client: ClientId) -> Option<&PublicKey> {
+        match client.replica() {
+            Some(i) => self.replicas.get(i.index()),
+            None => self.clients.get(client.0 as usize),
+        }
     }
 
     fn tag_fits(&self, client: usize, id: KeyId, digest: &Digest, tag: &Tag) -> bool {

@@ -124,6 +124,7 @@ mod tests {
             prepared: prepared.to_vec(),
             pre_prepared,
             unauthenticated: Vec::new(),
+            incarnation: 0,
             replica: ReplicaId(replica),
             signature: Signature([0; 64]),
         }

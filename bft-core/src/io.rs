@@ -91,6 +91,13 @@ pub enum Destination {
     Client(ClientId),
 }
 
+impl From<ClientId> for Destination {
+    /// A client, or the replica whose principal it is.
+    fn from(client: ClientId) -> Self {
+        client.replica().map_or(Destination::Client(client), Destination::Replica)
+    }
+}
+
 impl From<Peer> for Destination {
     fn from(peer: Peer) -> Self {
         match peer {
@@ -114,6 +121,13 @@ pub enum Timer {
 pub enum Record {
     /// The view that was promised: no vote in a lower one leaves any more.
     View(View),
+    /// This replica has lost its memory: until the same record says that it is over, it is mute.
+    Amnesia {
+        /// What it calls itself since.
+        incarnation: u64,
+        /// Whether it speaks again.
+        over: bool,
+    },
     /// The view that began here, by this NEW-VIEW.
     NewView(Arc<NewView>),
     /// Q: a batch was pre-prepared here.
@@ -226,6 +240,8 @@ rejections! {
     SenderIsPrimary => "sender is the primary",
     /// A VIEW-CHANGE whose checkpoint is not proved by 2f+1 signatures.
     UnprovedCheckpoint => "unproved checkpoint",
+    /// A VIEW-CHANGE that its sender made before it lost its memory.
+    OldIncarnation => "old incarnation",
     /// A NEW-VIEW whose batches do not follow from the VIEW-CHANGEs that it names. Evidence.
     WrongNewView => "wrong new view",
     /// n is not between the water marks.
@@ -359,6 +375,9 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Record::View(v) => write!(f, "View v={v}"),
+            Record::Amnesia { incarnation, over } => {
+                write!(f, "Amnesia incarnation={incarnation}{}", if *over { " over" } else { "" })
+            }
             Record::NewView(m) => write!(f, "NewView v={}", m.view),
             Record::Q { n, view, digest, .. } => {
                 write!(f, "Q v={view} n={n} d={}", digest.short(2))
@@ -396,6 +415,7 @@ impl fmt::Display for Message {
             Message::Checkpoint(m) => {
                 write!(f, " n={} d={} {:?}", m.n, m.digest.short(2), m.replica)
             }
+            Message::Suspect(m) => write!(f, " v={}", m.view),
             Message::ViewChange(m) => write!(
                 f,
                 " v={} h={} P={} Q={} {:?}",

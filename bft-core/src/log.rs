@@ -7,7 +7,7 @@ use crate::messages::{BatchEntry, Claim, SignedRequest, batch_digest};
 use crate::types::{
     ClientId, Digest, PersistId, ReplicaId, SequenceNumber, Slot, Tick, Time, View,
 };
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -235,13 +235,14 @@ impl Entry {
         self.prepared = None;
     }
 
-    /// The batch with this digest, from wherever this entry has it.
+    /// The batch with this digest, from wherever this entry has it, whole if it is whole anywhere.
     pub fn batch(&self, digest: Digest) -> Option<&NamedBatch> {
         let accepted = self.pre_prepare.iter().map(|accepted| &accepted.batch);
         let decided = self.decisions.iter().map(|decision| &decision.batch);
         let committed = self.committed.iter().map(|(batch, _)| batch);
-        let mut all = accepted.chain(decided).chain(committed);
-        self.history.batch(digest).or_else(|| all.find(|batch| batch.digest == digest))
+        let all = accepted.chain(decided).chain(committed).chain(&self.history.batches);
+        let same = all.filter(|batch| batch.digest == digest);
+        same.max_by_key(|batch| batch.is_complete())
     }
 
     /// Every batch that this entry holds, whatever its standing.
@@ -368,7 +369,7 @@ impl Log {
     }
 
     /// The requests that batches lack which at least `weak` replicas claim to be decided, with the batch that needs them.
-    pub fn wanted(&self, weak: usize) -> BTreeMap<Digest, SequenceNumber> {
+    pub fn wanted(&self, weak: usize) -> BTreeSet<(Digest, SequenceNumber)> {
         let decisions = self.numbers().filter_map(|n| Some((n, &self.get(n)?.decisions)));
         let missing = decisions.flat_map(|(n, decisions)| {
             let decided = decisions.iter().filter(|decision| decision.claims.len() >= weak);

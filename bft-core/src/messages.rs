@@ -261,6 +261,13 @@ pub struct Checkpoint {
     pub signature: Signature,
 }
 
+/// SUSPECT: v. Its sender has lost patience with the primary of v, and promises nothing. (`docs/decisions/0007`)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Suspect {
+    /// v: view.
+    pub view: View,
+}
+
 /// An entry of P or Q: the batch that was prepared, or pre-prepared, at n in v. A claim of its sender, no more.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
@@ -290,6 +297,8 @@ pub struct ViewChange {
     pub pre_prepared: Vec<Claim>,
     /// The clients whose requests its sender could not authenticate. At most [`ViewChange::MAX_NAMED`]. (decision 6)
     pub unauthenticated: Vec<ClientId>,
+    /// How often its sender has lost its memory: an older incarnation's promises and claims are void. (decision 13)
+    pub incarnation: u64,
     /// i: its sender.
     pub replica: ReplicaId,
     /// Over all of the above and the group.
@@ -418,10 +427,21 @@ pub struct Health {
     pub stable: SequenceNumber,
     /// The digest of the state at h.
     pub digest: Digest,
-    /// Whether this replica has given up the last view, and the one that it names has not begun.
-    pub changing_view: bool,
+    /// What it is about.
+    pub phase: Phase,
     /// How many inputs were rejected since start.
     pub rejected: u64,
+}
+
+/// What a replica is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Phase {
+    /// It votes in its view.
+    Active,
+    /// It has given up the last view, and the one that it names has not begun.
+    ChangingView,
+    /// It has lost its memory and is mute until the group has passed whatever it may have said.
+    Recovering,
 }
 
 /// Everything that travels.
@@ -445,6 +465,8 @@ pub enum Message {
     Committed(Committed),
     /// Replica to all, and whoever holds it to whoever lacks it.
     Checkpoint(Checkpoint),
+    /// Backup to all.
+    Suspect(Suspect),
     /// Replica to all, and whoever holds it to whoever lacks it.
     ViewChange(ViewChange),
     /// Primary of the new view to backups, and whoever holds it to whoever lacks it.
@@ -480,6 +502,7 @@ impl Message {
             Message::Commit(_) => "COMMIT",
             Message::Committed(_) => "COMMITTED",
             Message::Checkpoint(_) => "CHECKPOINT",
+            Message::Suspect(_) => "SUSPECT",
             Message::ViewChange(_) => "VIEW-CHANGE",
             Message::NewView(_) => "NEW-VIEW",
             Message::Batch(_) => "BATCH",

@@ -10,13 +10,16 @@
 //! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
 //! retransmission.rs  on_status, on_committed        repairs what the network lost
 //! state_transfer.rs  on_fetch, on_parts             only what differs moves, and only what a quorum signed is installed
-//! suspicion.rs       on_view_change_timeout         when a backup gives up its primary
+//! suspicion.rs       on_view_change_timeout,        when a backup gives up its primary
+//!                    on_suspect
 //! view_change.rs     start_view_change,             leaves a view for good, with P and Q
 //!                    on_view_change
 //! new_view.rs        on_new_view, begin_view        the next view begins with what may have committed: choice.rs
 //! recovery.rs        recover                        from a checkpoint and the records persisted since
+//! amnesia.rs         rejoin, on_reply               without them: mute until what it may have said has passed
 //! ```
 
+mod amnesia;
 mod checkpoint;
 mod execution;
 mod new_view;
@@ -31,13 +34,14 @@ mod view_change;
 use crate::auth::{Authority, Limits, Verified};
 use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
 use crate::log::Log;
-use crate::messages::{Health, Message, ReadReply};
+use crate::messages::{Health, Message, Phase, ReadReply};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::types::{
     ClientId, ClusterSize, Digest, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View,
 };
 use alloc::vec::Vec;
+use amnesia::Amnesia;
 use checkpoint::Checkpoints;
 use core::time::Duration;
 pub use recovery::{RecoverError, Snapshot};
@@ -143,6 +147,12 @@ pub struct Replica<S: Service> {
     /// Reads are answered once `executed` has reached this. (decision 3)
     read_gate: SequenceNumber,
     view_changes: ViewChanges,
+    /// How often this replica has lost its memory.
+    incarnation: u64,
+    /// What it waits for since it last did: until then it is mute.
+    amnesia: Option<Amnesia>,
+    /// Until a checkpoint this far is stable, some replica is mute.
+    recoveries_until: SequenceNumber,
     suspicion: Suspicion,
     /// When each replica's STATUS was last answered.
     status_answered: Vec<crate::types::Tick>,
@@ -170,7 +180,7 @@ impl<S: Service> Replica<S> {
         assert!(config.checkpoint_interval < config.window, "L must exceed K");
         let Snapshot { n, mut objects } = snapshot;
         let digest = objects.digest();
-        Self {
+        let mut replica = Self {
             config,
             authority,
             service,
@@ -190,11 +200,17 @@ impl<S: Service> Replica<S> {
             durable: PersistId(0),
             read_gate: n,
             view_changes: ViewChanges::new(true),
+            incarnation: 0,
+            amnesia: None,
+            recoveries_until: SequenceNumber(0),
             suspicion: Suspicion::new(config.view_timeout),
             status_answered: alloc::vec![crate::types::Tick(0); config.size.n()],
             rejected: 0,
             alarmed: false,
-        }
+        };
+        replica.incarnation = replica.agreed_incarnation(config.me);
+        replica.recoveries_until = replica.recoveries_end_at();
+        replica
     }
 
     /// Handles one input and appends what is to be done to `out`.
@@ -221,6 +237,7 @@ impl<S: Service> Replica<S> {
                 self.on_checkpoint_signed(n, digest, signature, out);
             }
         }
+        self.end_amnesia(out);
         self.propose(out);
         self.update_suspicion(out);
     }
@@ -255,7 +272,11 @@ impl<S: Service> Replica<S> {
             executed: self.executed,
             stable: self.log.low(),
             digest: self.checkpoints.stable_digest(),
-            changing_view: !self.is_active(),
+            phase: match (self.is_mute(), self.is_active()) {
+                (true, _) => Phase::Recovering,
+                (false, true) => Phase::Active,
+                (false, false) => Phase::ChangingView,
+            },
             rejected: self.rejected,
         }
     }
@@ -308,6 +329,9 @@ impl<S: Service> Replica<S> {
     ) -> Result<(), Rejection> {
         let from = message.from();
         let (message, proofs) = message.into_parts();
+        if self.is_mute() && !Self::heeds(&message) {
+            return Ok(());
+        }
         match (message, from) {
             (Message::Request(m), _) => self.on_request(from, m, &proofs, out),
             (Message::Read(m), Peer::Client(client)) => self.on_read(client, m, out),
@@ -316,6 +340,7 @@ impl<S: Service> Replica<S> {
             (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
             (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
             (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::Suspect(m), Peer::Replica(i)) => self.on_suspect(i, m, out),
             (Message::ViewChange(m), Peer::Replica(_)) => match proofs.first() {
                 Some((digest, _)) => self.on_view_change(*digest, m, out),
                 None => Err(Rejection::Malformed),
@@ -325,6 +350,10 @@ impl<S: Service> Replica<S> {
             (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
             (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),
             (Message::Parts(m), Peer::Replica(i)) => self.on_parts(i, m, out),
+            (Message::Reply(m), Peer::Replica(i)) => {
+                self.on_reply(i, &m);
+                Ok(())
+            }
             (Message::HealthQuery(nonce), _) => {
                 self.send(from.into(), Message::Health(self.health(nonce)), None, out);
                 Ok(())
@@ -360,6 +389,9 @@ impl<S: Service> Replica<S> {
         after: Option<PersistId>,
         out: &mut Vec<Output>,
     ) {
+        if self.is_mute() && !Self::may_send(&message) {
+            return;
+        }
         out.push(Output::Send { to, message, after });
     }
 

@@ -74,6 +74,19 @@ impl View {
     }
 }
 
+impl ClientId {
+    /// The principal that replica `i` is when it asks the group for something itself: RECOVER.
+    pub fn of_replica(i: ReplicaId) -> Self {
+        Self(u32::MAX - i.0)
+    }
+
+    /// The replica whose principal this is, if it is one's.
+    pub fn replica(self) -> Option<ReplicaId> {
+        let i = ReplicaId(u32::MAX - self.0);
+        (i.0 < ClusterSize::MAX).then_some(i)
+    }
+}
+
 impl ReplicaId {
     /// This replica's place in an array of n.
     pub fn index(self) -> usize {

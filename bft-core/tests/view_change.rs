@@ -4,7 +4,7 @@ mod common;
 
 use bft_core::auth::{Crypto, Signature, new_view_digest, view_change_digest};
 use bft_core::io::{Input, Record, Rejection};
-use bft_core::messages::{Claim, Message, NewView, Read, ViewChange};
+use bft_core::messages::{Claim, Message, NewView, Read, Suspect, ViewChange};
 use bft_core::replica::Replica;
 use bft_core::types::*;
 use bytes::Bytes;
@@ -36,6 +36,7 @@ fn view_change(i: u32, view: u64, prepared: Vec<Claim>, pre_prepared: Vec<Claim>
         prepared,
         pre_prepared,
         unauthenticated: Vec::new(),
+        incarnation: 0,
         replica: ReplicaId(i),
         signature: Signature([0; 64]),
     };
@@ -64,6 +65,7 @@ fn a_silent_primary_is_replaced_and_the_request_executes() {
         let waited = group.view_timeout(i);
         assert!(waited <= Duration::from_secs(1));
     }
+    assert_eq!(group.views(), [(0, true); 4], "each has only said that it suspects");
     // r0 is cut off altogether.
     group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
     assert_eq!(group.views()[1..], [(1, true); 3]);
@@ -97,7 +99,10 @@ fn a_primary_that_abdicates_is_followed() {
 #[test]
 fn the_timer_of_a_view_runs_only_once_a_quorum_wants_it_and_doubles() {
     let mut group = silent_primary();
+    group.leave_view(1);
+    // What was set before fires, and finds nothing to wait for.
     group.view_timeout(1);
+    assert_eq!(group.views()[1], (1, false));
     assert_eq!(group.view_timers[1], None, "alone it waits");
     group.wire.clear();
     group.give(replica(2), 1, Message::ViewChange(view_change(2, 1, vec![], vec![])));
@@ -115,11 +120,28 @@ fn the_timer_of_a_view_runs_only_once_a_quorum_wants_it_and_doubles() {
     assert_eq!(group.view_timeout(1), first * 2);
 }
 
+/// Decision 0007: one replica that was paused does not leave the view that the others go on with.
+#[test]
+fn who_suspects_alone_goes_on_voting_and_f_plus_one_leave() {
+    let mut group = silent_primary();
+    group.view_timeout(1);
+    assert_eq!(group.views()[1], (0, true));
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver(|_, to, _| to.0 != 3);
+    assert_eq!(group.executed(), [2, 2, 2, 1], "its vote was needed");
+    let suspect = Message::Suspect(Suspect { view: View(0) });
+    group.now.tick = Tick(group.now.tick.0 + 2_000_000);
+    group.give(replica(2), 1, suspect.clone());
+    assert_eq!(group.views()[1], (0, true), "its own suspicion is long past");
+    group.give(replica(3), 1, suspect);
+    assert_eq!(group.views()[1], (1, false));
+}
+
 /// [CL99 §4.4] "it stops accepting messages (other than checkpoint, view-change, and new-view messages)".
 #[test]
 fn a_replica_that_has_left_a_view_votes_in_it_no_more() {
     let mut group = silent_primary();
-    group.view_timeout(1);
+    group.leave_view(1);
     group.wire.clear();
     group.ask(0, Cluster::request(1, b"\x05"));
     group.deliver(|_, to, _| to.0 == 1);
@@ -217,7 +239,7 @@ fn a_tentative_batch_is_undone_by_a_view_change() {
     group.ask(0, Cluster::request(1, b"\x05"));
     group.deliver(|_, _, m| !matches!(m, Message::Commit(_)));
     assert_eq!(group.replicas[1].tentative(), Some(SequenceNumber(2)));
-    group.view_timeout(1);
+    group.leave_view(1);
     assert_eq!(group.replicas[1].tentative(), None);
     let op = Bytes::from_static(b"get");
     let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(1), op };
@@ -230,7 +252,7 @@ fn a_tentative_batch_is_undone_by_a_view_change() {
 fn a_restart_forgets_neither_the_promise_nor_the_view() {
     let mut group = silent_primary();
     let genesis = Cluster::new(4, 1).replicas[1].stable_snapshot();
-    group.view_timeout(1);
+    group.leave_view(1);
     let restart = |group: &Cluster, i: u32| {
         let config = bft_core::replica::Config { me: ReplicaId(i), ..group.config };
         let records = &group.records[i as usize];

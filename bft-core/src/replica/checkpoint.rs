@@ -7,7 +7,7 @@ use crate::messages::{Checkpoint, Message};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::tree::Object;
-use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
+use crate::types::{Digest, PersistId, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -23,8 +23,11 @@ pub(super) struct Checkpoints<O> {
     /// 2f+1 CHECKPOINTs for h; empty at the genesis, which needs no proof.
     stable: Arc<[Checkpoint]>,
     stable_n: SequenceNumber,
-    /// The newest CHECKPOINT of each replica that is beyond the high water mark: this replica has been left behind.
-    ahead: BTreeMap<ReplicaId, Checkpoint>,
+    /// The record that proves it after a restart.
+    stable_record: PersistId,
+    /// The newest CHECKPOINTs of each replica that are beyond the high water mark: this replica has been left behind. As
+    /// many as a replica may have above its stable one, and that too: the newest of each alone need not agree.
+    ahead: BTreeMap<ReplicaId, BTreeMap<SequenceNumber, Checkpoint>>,
     /// The checkpoint that a peer is fetching, and when it last did: it stays readable although it is not the newest.
     serving: Option<(SequenceNumber, Tick)>,
 }
@@ -40,6 +43,7 @@ impl<O: Object> Checkpoints<O> {
             votes: BTreeMap::new(),
             stable: Arc::new([]),
             stable_n: n,
+            stable_record: PersistId(0),
             ahead: BTreeMap::new(),
             serving: None,
         }
@@ -52,6 +56,11 @@ impl<O: Object> Checkpoints<O> {
     pub fn stable_snapshot(&self) -> Snapshot<O> {
         let objects = self.own.get(&self.stable_n).map(|(_, objects)| objects.clone());
         Snapshot { n: self.stable_n, objects: objects.unwrap_or_default() }
+    }
+
+    /// What must be durable before anything up to the stable checkpoint is shown.
+    pub fn stable_record(&self) -> PersistId {
+        self.stable_record
     }
 
     pub fn stable_certificate(&self) -> Arc<[Checkpoint]> {
@@ -80,8 +89,10 @@ impl<O: Object> Checkpoints<O> {
         quorum: usize,
     ) -> Option<Arc<[Checkpoint]>> {
         let voted = self.votes.values().flat_map(BTreeMap::values);
-        let all: Vec<&Checkpoint> =
-            voted.chain(self.ahead.values()).filter(|m| m.n > executed).collect();
+        let all: Vec<&Checkpoint> = voted
+            .chain(self.ahead.values().flat_map(BTreeMap::values))
+            .filter(|m| m.n > executed)
+            .collect();
         let newest_first = {
             let mut states: Vec<_> = all.iter().map(|m| (m.n, m.digest)).collect();
             states.sort_unstable();
@@ -89,32 +100,35 @@ impl<O: Object> Checkpoints<O> {
             states.into_iter().rev()
         };
         newest_first.filter(|(n, _)| !self.own.contains_key(n)).find_map(|(n, digest)| {
-            let mut signers: Vec<Checkpoint> =
-                all.iter().filter(|m| (m.n, m.digest) == (n, digest)).map(|m| **m).collect();
-            signers.sort_unstable_by_key(|m| m.replica);
-            signers.truncate(quorum);
-            (signers.len() == quorum).then(|| signers.into())
+            let matching = all.iter().filter(|m| (m.n, m.digest) == (n, digest));
+            // One that was beyond the window first and is inside it now may be held twice.
+            let signers: BTreeMap<ReplicaId, Checkpoint> =
+                matching.map(|m| (m.replica, **m)).collect();
+            let enough = signers.len() >= quorum;
+            enough.then(|| signers.into_values().take(quorum).collect())
         })
     }
 
     /// Forgets everything but the state at `n`, which has been fetched and is stable.
     pub fn install(
         &mut self,
+        record: PersistId,
         certificate: Arc<[Checkpoint]>,
         n: SequenceNumber,
         digest: Digest,
         objects: Objects<O>,
     ) {
         self.own = BTreeMap::from([(n, (digest, objects))]);
-        self.settle(certificate, n);
+        self.settle(record, certificate, n);
     }
 
     /// `n` is the stable checkpoint from now on: what is older goes, but for what a peer is just fetching.
-    fn settle(&mut self, certificate: Arc<[Checkpoint]>, n: SequenceNumber) {
+    fn settle(&mut self, record: PersistId, certificate: Arc<[Checkpoint]>, n: SequenceNumber) {
+        self.stable_record = record;
         self.stable = certificate;
         self.stable_n = n;
         self.votes = self.votes.split_off(&n.next());
-        self.ahead.retain(|_, m| m.n > n);
+        self.ahead.values_mut().for_each(|of_one| *of_one = of_one.split_off(&n.next()));
         let served = self.serving.map(|(served, _)| served);
         self.own.retain(|held, _| *held >= n || Some(*held) == served);
     }
@@ -200,10 +214,14 @@ impl<S: Service> Replica<S> {
         m: Checkpoint,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        match self.checkpoints.ahead.get(&m.replica) {
-            Some(known) if known.n >= m.n => return Err(Rejection::Duplicate),
-            _ => self.checkpoints.ahead.insert(m.replica, m),
-        };
+        let most = self.config.window / self.config.checkpoint_interval + 2;
+        let of_one = self.checkpoints.ahead.entry(m.replica).or_default();
+        if of_one.insert(m.n, m).is_some() {
+            return Err(Rejection::Duplicate);
+        }
+        if of_one.len() as u64 > most {
+            of_one.pop_first();
+        }
         self.consider_transfer(out);
         Ok(())
     }
@@ -224,8 +242,8 @@ impl<S: Service> Replica<S> {
             self.raise(Alarm::StateDiverged { n, own, certificate }, out);
             return;
         }
-        self.persist(Record::Stable { certificate: certificate.clone() }, out);
-        self.checkpoints.settle(certificate, n);
+        let record = self.persist(Record::Stable { certificate: certificate.clone() }, out);
+        self.checkpoints.settle(record, certificate, n);
         self.log.truncate(n);
         self.requests.forget_wanted(n);
         // What a new view chose beyond the old high water mark has its place now.

@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::auth::Proof;
-use crate::io::{Destination, Output};
+use crate::io::Output;
 use crate::log::NamedBatch;
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
 use crate::objects::Objects;
@@ -75,6 +75,7 @@ impl<S: Service> Replica<S> {
         let Some(tentative) = self.tentative.take() else { return };
         assert_eq!(tentative.n, self.executed.next(), "only the newest batch is ever undone");
         self.objects = tentative.before;
+        self.recoveries_until = self.recoveries_end_at();
         self.drop_held_reads();
         self.wait_again(tentative.batch, out);
     }
@@ -122,7 +123,7 @@ impl<S: Service> Replica<S> {
             Standing::Executed(n, outcome) => (n, outcome),
             Standing::Ended => {
                 let ended = Message::SessionEnded(request.session);
-                self.send(Destination::Client(request.client), ended, None, out);
+                self.send(request.client.into(), ended, None, out);
                 return self.requests.remove(digest);
             }
             Standing::Later | Standing::Refused(_) => return self.requests.remove(digest),
@@ -135,7 +136,9 @@ impl<S: Service> Replica<S> {
         match &request.operation {
             Operation::CreateSession => {
                 self.requests.forget_sessions_before(request.client, request.session);
-                self.objects.create_session(request, ctx.n, self.config.slots)
+                let outcome = self.objects.create_session(request, ctx.n, self.config.slots);
+                self.recoveries_until = self.recoveries_end_at();
+                outcome
             }
             Operation::Service(op) => {
                 let result = self.service.execute(ctx, &mut self.objects, op);

@@ -44,7 +44,8 @@ impl<S: Service> Replica<S> {
     /// The new primary's part: runs the decision again whenever another VIEW-CHANGE or body has come.
     fn announce_new_view(&mut self, out: &mut Vec<Output>) {
         let held = self.view_changes.newest.values();
-        let grounds: Vec<Named> = held.filter(|(_, m)| m.view == self.view).cloned().collect();
+        let fits = |m: &ViewChange| m.view == self.view && self.is_current(m);
+        let grounds: Vec<Named> = held.filter(|(_, m)| fits(m)).cloned().collect();
         let view_changes: Vec<&ViewChange> = grounds.iter().map(|(_, m)| &**m).collect();
         let Some(choice) = choose(self.config.size, self.config.window, &view_changes) else {
             return;
@@ -119,7 +120,7 @@ impl<S: Service> Replica<S> {
         let Some(grounds) = found.collect::<Option<Vec<Named>>>() else { return };
         let view_changes: Vec<&ViewChange> = grounds.iter().map(|(_, m)| &**m).collect();
         let fit = |((i, _), found): (&(ReplicaId, Digest), &&ViewChange)| {
-            (found.replica, found.view) == (*i, m.view)
+            (found.replica, found.view) == (*i, m.view) && self.is_current(found)
         };
         let genuine = m.view_changes.iter().zip(&view_changes).all(fit);
         let choice = choose(self.config.size, self.config.window, &view_changes);
@@ -132,6 +133,11 @@ impl<S: Service> Replica<S> {
             self.reject(Peer::Replica(self.primary()), Rejection::WrongNewView, out);
             self.start_view_change(self.view.next(), out);
         }
+    }
+
+    /// Whether the sender of `m` has not lost its memory since. (decision 13)
+    fn is_current(&self, m: &ViewChange) -> bool {
+        m.incarnation >= self.agreed_incarnation(m.replica)
     }
 
     /// The view begins, with the batches that `m` chose.
@@ -189,7 +195,8 @@ impl<S: Service> Replica<S> {
             };
             entry.awaited = None;
             self.requests.mark_proposed(&batch, n);
-            self.accept(n, batch, true, true);
+            self.accept(n, batch.clone(), true, true);
+            self.want_bodies(n, &batch);
             self.advance(n, out);
         }
     }
@@ -226,11 +233,11 @@ impl<S: Service> Replica<S> {
         };
         let n = self.log.numbers().find(awaits).ok_or(Rejection::Duplicate)?;
         let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, proofs));
-        self.want_bodies(n, &batch);
         if let Some(entry) = self.log.get_mut(n) {
             entry.awaited = None;
-            entry.history.keep(batch);
+            entry.history.keep(batch.clone());
         }
+        self.want_bodies(n, &batch);
         self.place_chosen(out);
         self.seek_new_view(out);
         Ok(())

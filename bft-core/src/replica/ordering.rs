@@ -20,13 +20,15 @@ impl<S: Service> Replica<S> {
     ///
     /// Effects: an idle group orders a request at once; a busy one collects what comes while W batches are under way.
     pub(super) fn propose(&mut self, out: &mut Vec<Output>) {
-        while !self.alarmed && self.is_leading() && self.requests.has_queued() {
+        while !self.alarmed && self.is_leading() {
             let n = self.proposed.next();
             if n > self.executed.plus(self.config.pipeline) || !self.log.in_window(n) {
                 return;
             }
             let batch = self.next_batch(n);
-            if batch.is_empty() {
+            // An idle group goes on for the sake of those who are mute until it has come further. [CL02 §6.2]
+            let moves_on = self.recovery_is_open() && self.proposed == self.executed;
+            if batch.is_empty() && !moves_on {
                 return;
             }
             self.proposed = n;
@@ -110,8 +112,8 @@ impl<S: Service> Replica<S> {
         }
         let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, &proofs));
         let timely = self.is_timely(m.time);
+        self.accept(n, batch.clone(), timely, false);
         self.want_bodies(n, &batch);
-        self.accept(n, batch, timely, false);
         self.advance(n, out);
         Ok(())
     }
@@ -136,10 +138,19 @@ impl<S: Service> Replica<S> {
         requests
     }
 
-    /// From now on the requests that `batch` lacks are asked for.
+    /// From now on the requests that `batch`, logged at `n`, lacks are asked for.
+    ///
+    /// Effects: takes those that are here from where they wait, and asks for the others.
     pub(super) fn want_bodies(&mut self, n: SequenceNumber, batch: &NamedBatch) {
         for named in batch.requests.iter().filter(|named| named.body.is_none()) {
-            self.requests.want(named.digest, n);
+            let known = self.requests.get(named.digest).map(|p| (p.request.clone(), p.proof));
+            match (known, self.log.get_mut(n)) {
+                (Some((request, proof)), Some(entry)) => {
+                    let all = entry.batches_mut();
+                    all.for_each(|batch| batch.supply(named.digest, &request, proof));
+                }
+                _ => self.requests.want(named.digest, n),
+            }
         }
     }
 

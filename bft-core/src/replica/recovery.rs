@@ -55,6 +55,8 @@ struct Remembered<'a> {
     reached: SequenceNumber,
     stable: Option<&'a Arc<[Checkpoint]>>,
     new_view: Option<&'a Arc<NewView>>,
+    /// The incarnation, and whether it is mute.
+    incarnation: Option<(u64, bool)>,
 }
 
 impl<'a> Remembered<'a> {
@@ -63,6 +65,9 @@ impl<'a> Remembered<'a> {
         for record in records {
             match record {
                 Record::View(view) => remembered.see(*view, SequenceNumber(0)),
+                Record::Amnesia { incarnation, over } => {
+                    remembered.incarnation = Some((*incarnation, !over));
+                }
                 Record::NewView(m) => {
                     remembered.see(m.view, SequenceNumber(0));
                     remembered.new_view = Some(m);
@@ -119,6 +124,11 @@ impl<S: Service> Replica<S> {
             replica.remember(record);
         }
         replica.restore_view();
+        match remembered.incarnation {
+            Some((incarnation, true)) => replica.forget(incarnation),
+            Some((incarnation, false)) => replica.incarnation = incarnation,
+            None => {}
+        }
         Ok(replica)
     }
 

@@ -11,7 +11,7 @@ use crate::messages::{
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
 use crate::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot, Tick};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -48,8 +48,8 @@ pub(super) struct Requests {
     queue: VecDeque<Digest>,
     /// Bytes of pending operations, by client.
     bytes: BTreeMap<ClientId, usize>,
-    /// Digests that a logged batch names and whose request is not here, with the batch. Bounded by the window.
-    wanted: BTreeMap<Digest, SequenceNumber>,
+    /// Digests that logged batches name and whose request is not here, with the batch. Bounded by the window.
+    wanted: BTreeSet<(Digest, SequenceNumber)>,
     /// Pending requests that everyone can check, and that are therefore timed: whose, and since when. (decision 6)
     timed: BTreeMap<Digest, (ClientId, Tick)>,
     /// Clients that must sign, because some replica could not authenticate them. (decision 6)
@@ -137,10 +137,6 @@ impl Requests {
         self.queue.push_front(digest);
     }
 
-    pub fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
     /// Forgets what can no longer execute on a slot, and lets what came early be proposed: the slot has moved on.
     pub fn advance(&mut self, client: ClientId, slot: Slot, session: SessionId, seq: u64) {
         let Some(waiting) = self.lanes.get(&(client, slot)).cloned() else { return };
@@ -167,24 +163,30 @@ impl Requests {
     }
 
     pub fn want(&mut self, digest: Digest, n: SequenceNumber) {
-        self.wanted.insert(digest, n);
+        self.wanted.insert((digest, n));
     }
 
-    fn take_wanted(&mut self, digest: Digest) -> Option<SequenceNumber> {
-        self.wanted.remove(&digest)
+    /// The batches that waited for `digest`.
+    fn take_wanted(&mut self, digest: Digest) -> Vec<SequenceNumber> {
+        let all = (digest, SequenceNumber(0))..=(digest, SequenceNumber(u64::MAX));
+        let batches: Vec<_> = self.wanted.range(all).map(|(_, n)| *n).collect();
+        for n in &batches {
+            self.wanted.remove(&(digest, *n));
+        }
+        batches
     }
 
     /// Batches up to `stable` want nothing any more.
     pub fn forget_wanted(&mut self, stable: SequenceNumber) {
-        self.wanted.retain(|_, n| *n > stable);
+        self.wanted.retain(|(_, n)| *n > stable);
     }
 
     pub fn all_wanted(&self) -> impl Iterator<Item = Digest> {
-        self.wanted.keys().copied()
+        self.wanted.iter().map(|(digest, _)| *digest)
     }
 
     /// A view ends: whatever was proposed in it may be proposed again, and only `still_wanted` is asked for.
-    pub fn end_view(&mut self, still_wanted: BTreeMap<Digest, SequenceNumber>) {
+    pub fn end_view(&mut self, still_wanted: BTreeSet<(Digest, SequenceNumber)>) {
         self.wanted = still_wanted;
         self.queue.clear();
         for pending in self.pending.values_mut() {
@@ -303,7 +305,7 @@ impl<S: Service> Replica<S> {
             }
             Standing::Ended => {
                 let ended = Message::SessionEnded(request.request.session);
-                self.send(Destination::Client(request.request.client), ended, None, out);
+                self.send(request.request.client.into(), ended, None, out);
                 return Ok(());
             }
             Standing::Refused(why) => return Err(why),
@@ -364,14 +366,18 @@ impl<S: Service> Replica<S> {
         proof: Proof,
         out: &mut Vec<Output>,
     ) -> bool {
-        let Some(n) = self.requests.take_wanted(digest) else { return false };
-        if let Some(entry) = self.log.get_mut(n) {
-            entry.batches_mut().for_each(|batch| batch.supply(digest, request, proof));
+        let batches = self.requests.take_wanted(digest);
+        for n in &batches {
+            if let Some(entry) = self.log.get_mut(*n) {
+                entry.batches_mut().for_each(|batch| batch.supply(digest, request, proof));
+            }
+            self.decide(*n, out);
+            self.advance(*n, out);
         }
-        self.decide(n, out);
-        self.advance(n, out);
-        self.seek_new_view(out);
-        true
+        if !batches.is_empty() {
+            self.seek_new_view(out);
+        }
+        !batches.is_empty()
     }
 
     /// Lets a batch that could not authenticate `digest` itself profit from a proof that came another way. (decision 6)
@@ -489,8 +495,9 @@ impl<S: Service> Replica<S> {
             sign: self.must_sign(request.client),
             outcome,
         };
-        let after = self.log.get(n).and_then(Entry::executable_after);
-        self.send(Destination::Client(request.client), Message::Reply(reply), after, out);
+        let stable = Some(self.checkpoints.stable_record()).filter(|_| n <= self.log.low());
+        let after = stable.or_else(|| self.log.get(n).and_then(Entry::executable_after));
+        self.send(request.client.into(), Message::Reply(reply), after, out);
     }
 }
 

@@ -27,6 +27,7 @@ impl<S: Service> Replica<S> {
         }
         self.checkpoints.expire(self.now.tick);
         self.pursue_transfer(out);
+        self.ask_to_recover(out);
         if !self.is_active() {
             self.repeat_view_change(out);
         }
@@ -41,6 +42,7 @@ impl<S: Service> Replica<S> {
     /// A link between replicas is new: whatever it lost shows in the STATUS.
     pub(super) fn on_link_restored(&mut self, peer: Peer, out: &mut Vec<Output>) {
         self.send(peer.into(), Message::Status(self.status()), None, out);
+        self.ask_to_recover(out);
         let at = self.now.tick.after(self.config.status_interval);
         out.push(Output::SetTimer { timer: Timer::Status, at });
     }
@@ -143,14 +145,15 @@ impl<S: Service> Replica<S> {
         let votes_help = m.view == self.view && m.active && self.is_active();
         for k in 0..MAX_REPAIRED {
             let n = m.executed.next().plus(k as u64);
-            let passed_over = !votes_help
-                || !matches!(m.held.get(k), Some(held) if *held > Held::Nothing)
-                    && !self.is_primary();
+            let passed_over = !matches!(m.held.get(k), Some(held) if *held > Held::Nothing);
             let Some(batch) = self.log.committed(n).filter(|_| n <= self.executed) else { return };
             if bytes > MAX_REPAIRED_BYTES {
                 return;
             }
-            if n <= self.log.low() || passed_over {
+            // What this replica executed on claims it has no COMMIT for, and may be the one that is missing.
+            let has_committed = self.log.get(n).is_some_and(|entry| entry.prepared.is_some());
+            let helps = votes_help && has_committed && (!passed_over || self.is_primary());
+            if n <= self.log.low() || !helps {
                 bytes += batch.size();
                 let entries = batch.entries(self.config.inline_bytes);
                 let claim = Committed { n, time: batch.time, batch: entries };
@@ -194,8 +197,14 @@ impl<S: Service> Replica<S> {
         let decided = entry.decisions.iter().find(|decision| decision.claims.len() >= weak);
         let (Some(decision), true) = (decided, entry.committed.is_none()) else { return };
         let named = decision.batch.clone();
-        // Only now is it certain that the requests exist: before, a liar could have this replica ask for any digest.
-        let Some(batch) = named.batch() else { return self.want_bodies(n, &named) };
+        if !named.is_complete() {
+            // Only now is it certain that the requests exist: before, a liar could have this replica ask for any digest.
+            self.want_bodies(n, &named);
+        }
+        let held = self.log.get(n).and_then(|entry| entry.batch(named.digest)).cloned();
+        let Some((named, batch)) = held.and_then(|held| Some((held.clone(), held.batch()?))) else {
+            return;
+        };
         let record =
             Record::Decided { n, digest: named.digest, batch: alloc::sync::Arc::new(batch) };
         let after = self.persist(record, out);

@@ -33,6 +33,8 @@ pub(super) struct Transfer<O> {
     assembly: Assembly<StateObject<O>>,
     /// What each donor was asked for and has not sent, and when it was asked.
     asked: BTreeMap<ReplicaId, (Vec<Address>, Tick)>,
+    /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
+    failures: BTreeMap<ReplicaId, u32>,
 }
 
 impl<S: Service> Replica<S> {
@@ -57,9 +59,15 @@ impl<S: Service> Replica<S> {
             None => {
                 // Digests must be fresh, so that what is the same here is recognised.
                 self.objects.digest();
-                let (assembly, asked) = (Assembly::default(), BTreeMap::new());
-                let transfer = Transfer { n, certificate, digest, aimed: false, assembly, asked };
-                self.transfer = Some(transfer);
+                self.transfer = Some(Transfer {
+                    n,
+                    certificate,
+                    digest,
+                    aimed: false,
+                    assembly: Assembly::default(),
+                    asked: BTreeMap::new(),
+                    failures: BTreeMap::new(),
+                });
             }
         }
         self.ask_donors(out);
@@ -72,7 +80,12 @@ impl<S: Service> Replica<S> {
                 self.transfer = None;
                 return;
             }
-            transfer.asked.retain(|_, (_, at)| self.now.tick.since(*at) < DONOR_PATIENCE);
+            let now = self.now.tick;
+            let slow = |at: Tick| now.since(at) >= DONOR_PATIENCE;
+            for (donor, _) in transfer.asked.iter().filter(|(_, (_, at))| slow(*at)) {
+                *transfer.failures.entry(*donor).or_default() += 1;
+            }
+            transfer.asked.retain(|_, (_, at)| !slow(*at));
             self.consider_transfer(out);
             self.ask_donors(out);
         } else if self.stuck_at == self.executed {
@@ -83,8 +96,9 @@ impl<S: Service> Replica<S> {
 
     /// Gives every idle donor something to fetch.
     fn ask_donors(&mut self, out: &mut Vec<Output>) {
-        let donors: Vec<_> = self.others().collect();
+        let mut donors: Vec<_> = self.others().collect();
         let Some(transfer) = &mut self.transfer else { return };
+        donors.sort_by_key(|donor| transfer.failures.get(donor).copied().unwrap_or(0));
         for donor in donors {
             if transfer.asked.contains_key(&donor) {
                 continue;
@@ -184,13 +198,14 @@ impl<S: Service> Replica<S> {
         self.objects = Objects { tree, ..Objects::default() };
         let digest = self.objects.digest();
         assert_eq!(digest, transfer.digest, "every part was checked");
+        self.recoveries_until = self.recoveries_end_at();
         self.executed = n;
         self.proposed = self.proposed.max(n);
-        self.checkpoints.install(certificate.clone(), n, digest, self.objects.clone());
+        let record = self.persist(Record::Stable { certificate: certificate.clone() }, out);
+        self.checkpoints.install(record, certificate, n, digest, self.objects.clone());
         self.log.truncate(n);
         self.requests.forget_wanted(n);
         self.review_pending();
-        self.persist(Record::Stable { certificate }, out);
         self.place_chosen(out);
         self.execute_ready(out);
         self.seek_new_view(out);

@@ -1,15 +1,16 @@
-//! When a backup gives up its primary. [CL99 §4.4; CL02 §4.5; decision 6]
+//! When a backup gives up its primary. [CL99 §4.4; CL02 §4.5; decision 6; `docs/decisions/0007`]
 //!
 //! Four things make it suspect: a batch that is under way and does not commit; a client whose request everyone can check
 //! and that is not served; a view that a quorum wants and that does not begin; and a primary that lets requests lie for
 //! much longer than the network needs, again and again, each time for less than the timeout.
 
 use super::Replica;
-use crate::io::{Output, Timer};
+use crate::io::{Destination, Output, Rejection, Timer};
 use crate::log::NamedBatch;
+use crate::messages::{Message, Suspect};
 use crate::service::Service;
-use crate::types::{ClientId, Tick};
-use alloc::collections::BTreeMap;
+use crate::types::{ClientId, ReplicaId, Tick};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Suspicion {
     under_way_since: Option<Tick>,
     /// Since when a quorum wants the view that has not begun.
     awaited_since: Option<Tick>,
+    /// Who has said SUSPECT in this view, and when last.
+    suspects: BTreeMap<ReplicaId, Tick>,
     /// When clients that wait were last served.
     served: BTreeMap<ClientId, Tick>,
     /// Waits are counted from here on: before, this replica itself stood still.
@@ -59,6 +62,7 @@ impl Suspicion {
             wakes_at: None,
             under_way_since: None,
             awaited_since: None,
+            suspects: BTreeMap::new(),
             served: BTreeMap::new(),
             resumed: Tick(0),
             idle: Idleness::default(),
@@ -74,6 +78,7 @@ impl Suspicion {
     pub fn end_view(&mut self, base: Duration, max: Duration) {
         self.timeout = if self.progressed { base } else { (self.timeout * 2).min(max) };
         self.progressed = false;
+        self.suspects.clear();
         self.under_way_since = None;
         self.awaited_since = None;
         self.idle = Idleness { phases: self.idle.phases, ..Idleness::default() };
@@ -119,8 +124,13 @@ impl<S: Service> Replica<S> {
     /// After every input: takes note of what waits, and sets the timer if something does.
     pub(super) fn update_suspicion(&mut self, out: &mut Vec<Output>) {
         let now = self.now.tick;
+        if self.is_mute() {
+            return;
+        }
         let waits = if self.is_active() {
-            let (under_way, timed) = (self.is_under_way(), self.requests.any_timed());
+            // Who is mute depends on the primary too.
+            let under_way = self.is_under_way() || self.recovery_is_open();
+            let timed = self.requests.any_timed();
             if !under_way {
                 self.suspicion.under_way_since = None;
             } else {
@@ -128,7 +138,7 @@ impl<S: Service> Replica<S> {
             }
             let lie_about = timed && !under_way && !self.is_primary();
             if self.suspicion.observe(now, lie_about) {
-                return self.start_view_change(self.view.next(), out);
+                self.suspect(out);
             }
             !self.is_primary() && (under_way || timed)
         } else {
@@ -150,15 +160,57 @@ impl<S: Service> Replica<S> {
     /// The timer fired: gives up the primary if what waits has waited long enough.
     pub(super) fn on_view_change_timeout(&mut self, out: &mut Vec<Output>) {
         let now = self.now.tick;
-        let Some(woken) = self.suspicion.wakes_at.take() else { return };
+        let Some(woken) = self.suspicion.wakes_at.take().filter(|_| !self.is_mute()) else {
+            return;
+        };
         // A timer that fires late says more about this replica than about the primary: what it waits for may lie unread.
         if now.since(woken) > self.suspicion.timeout / 2 {
             self.suspicion.resumed = now;
         }
         match self.patience_ends_at() {
+            Some(at) if at <= now && self.is_active() => self.suspect(out),
             Some(at) if at <= now => self.start_view_change(self.view.next(), out),
             Some(at) => self.wake_at(at, out),
             None => {}
+        }
+    }
+
+    /// Tells everyone that this replica has lost patience with the primary, and goes on as before.
+    fn suspect(&mut self, out: &mut Vec<Output>) {
+        let (me, now) = (self.config.me, self.now.tick);
+        self.send(Destination::Replicas, Message::Suspect(Suspect { view: self.view }), None, out);
+        self.wake_at(now.after(self.suspicion.timeout), out);
+        self.suspicion.suspects.insert(me, now);
+        self.count_suspects(out);
+    }
+
+    /// SUSPECT from `from`.
+    ///
+    /// Errors: `WrongView`.
+    pub(super) fn on_suspect(
+        &mut self,
+        from: ReplicaId,
+        m: Suspect,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        if m.view != self.view || !self.is_active() {
+            return Err(Rejection::WrongView);
+        }
+        self.suspicion.suspects.insert(from, self.now.tick);
+        self.count_suspects(out);
+        Ok(())
+    }
+
+    /// Leaves the view once f+1 replicas, one of them correct, have lost patience at about the same time. Who has left it
+    /// already has lost it for good.
+    pub(super) fn count_suspects(&mut self, out: &mut Vec<Output>) {
+        let (now, lasts) = (self.now.tick, self.suspicion.timeout * 2);
+        self.suspicion.suspects.retain(|_, at| now.since(*at) < lasts);
+        let gone = self.view_changes.newest.iter().filter(|(_, (_, m))| m.view > self.view);
+        let against: BTreeSet<_> =
+            gone.map(|(i, _)| *i).chain(self.suspicion.suspects.keys().copied()).collect();
+        if self.is_active() && against.len() >= self.config.size.weak() {
+            self.start_view_change(self.view.next(), out);
         }
     }
 

@@ -120,6 +120,7 @@ impl<S: Service> Replica<S> {
             prepared: prepared.collect(),
             pre_prepared: pre_prepared.collect(),
             unauthenticated,
+            incarnation: self.incarnation,
             replica: self.config.me,
             signature: Signature([0; 64]),
         };
@@ -139,7 +140,7 @@ impl<S: Service> Replica<S> {
 
     /// A VIEW-CHANGE, from its sender or from whoever holds it. `digest` names it.
     ///
-    /// Errors: `WrongView`, for one that has been overtaken; `Duplicate`; `ConflictingVote`, where its sender signed two.
+    /// Errors: `WrongView`, for one that has been overtaken; `OldIncarnation`; `Duplicate`; `ConflictingVote`, where its sender signed two.
     pub(super) fn on_view_change(
         &mut self,
         digest: Digest,
@@ -148,6 +149,9 @@ impl<S: Service> Replica<S> {
     ) -> Result<(), Rejection> {
         if m.view < self.view || m.view == self.view && self.is_active() {
             return Err(Rejection::WrongView);
+        }
+        if m.incarnation < self.agreed_incarnation(m.replica) {
+            return Err(Rejection::OldIncarnation);
         }
         let (replica, m) = (m.replica, Arc::new(m));
         let awaited = self.view_changes.missing().contains(&digest);
@@ -180,7 +184,7 @@ impl<S: Service> Replica<S> {
         match wanted.get(self.config.size.f()) {
             Some(view) => self.start_view_change(*view, out),
             None if abdicates => self.start_view_change(self.view.next(), out),
-            None => {}
+            None => self.count_suspects(out),
         }
     }
 
@@ -196,6 +200,8 @@ impl<S: Service> Replica<S> {
         if m.view > self.view || same && m.active {
             return;
         }
+        // The promise may still be on its way to the disk.
+        let after = Some(self.last_persist);
         let held = &self.view_changes;
         let all = held.grounds.iter().chain(held.newest.values());
         for (digest, view_change) in all {
@@ -203,11 +209,11 @@ impl<S: Service> Replica<S> {
             let own = view_change.replica == self.config.me;
             let relayed = same || self.is_active() || own;
             if lacks && relayed || m.missing_view_changes.contains(digest) {
-                self.send(to, Message::ViewChange((**view_change).clone()), None, out);
+                self.send(to, Message::ViewChange((**view_change).clone()), after, out);
             }
         }
         if let Some(new_view) = &held.begun {
-            self.send(to, Message::NewView((**new_view).clone()), None, out);
+            self.send(to, Message::NewView((**new_view).clone()), after, out);
         }
     }
 
@@ -216,7 +222,7 @@ impl<S: Service> Replica<S> {
         let Some((_, own)) = self.view_changes.newest.get(&self.config.me) else { return };
         for i in self.others().filter(|i| !self.view_changes.newest.contains_key(i)) {
             let message = Message::ViewChange((**own).clone());
-            self.send(Destination::Replica(i), message, None, out);
+            self.send(Destination::Replica(i), message, Some(self.last_persist), out);
         }
     }
 }

@@ -8,7 +8,7 @@ use bft_core::auth::{
 };
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::{
-    Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest,
+    Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest, Suspect,
 };
 use bft_core::objects::Objects;
 use bft_core::replica::{Config, Replica};
@@ -288,6 +288,15 @@ impl Cluster {
         self.now.wall.0 += passed.as_nanos() as u64;
         self.input(i, Input::Timeout(Timer::ViewChange));
         passed
+    }
+
+    /// Replica `i` loses patience, and so do two others.
+    pub fn leave_view(&mut self, i: u32) {
+        let view = self.replicas[i as usize].view().0;
+        let others = self.config.size.replicas().filter(|other| other.0 != i);
+        for other in others.skip(1).take(self.config.size.f() + 1).collect::<Vec<_>>() {
+            self.give(Peer::Replica(other), i, Message::Suspect(Suspect { view }));
+        }
     }
 
     /// The view of every replica, and whether it has begun there.

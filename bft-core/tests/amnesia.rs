@@ -1,0 +1,124 @@
+//! A replica that has forgotten what it said. [CL02 §6; decision 13]
+
+mod common;
+
+use bft_core::auth::{Crypto, Signature, view_change_digest};
+use bft_core::io::{Input, Record, Rejection};
+use bft_core::messages::{Message, Phase, ViewChange};
+use bft_core::replica::{Config, Replica};
+use bft_core::types::*;
+use common::{Cluster, Counter, GROUP, Named};
+
+/// A group of four with three batches executed, whose r3 has lost its memory.
+fn wiped() -> Cluster {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    for seq in 1..3 {
+        group.ask(0, Cluster::request(seq, b"\x01"));
+        group.deliver_all();
+    }
+    let config = Config { me: ReplicaId(3), ..group.config };
+    group.replicas[3] = Replica::rejoin(config, group.authority(3), Counter, 7);
+    group.records[3].clear();
+    group
+}
+
+fn connect(group: &mut Cluster) {
+    for i in 0..3 {
+        let peer = Peer::Replica(ReplicaId(i));
+        group.input(3, Input::Connected { peer, entropy: [3; 32] });
+    }
+}
+
+fn phase(group: &Cluster) -> Phase {
+    group.replicas[3].health(0).phase
+}
+
+/// "It is mute until a stable checkpoint has reached H_R": whatever it hears before, it votes for nothing.
+#[test]
+fn a_replica_that_has_forgotten_its_votes_is_mute_until_they_cannot_matter() {
+    let mut group = wiped();
+    connect(&mut group);
+    let mut said = Vec::new();
+    let mut steps = 0;
+    while phase(&group) == Phase::Recovering {
+        steps += 1;
+        assert!(steps < 20, "it never recovers");
+        group.deliver(|from, _, m| {
+            if from.0 == 3 {
+                said.push(m.clone());
+            }
+            true
+        });
+        if phase(&group) == Phase::Recovering {
+            let votes = |m: &&Message| {
+                matches!(m, Message::Prepare(_) | Message::Commit(_) | Message::Checkpoint(_))
+            };
+            assert!(said.iter().find(votes).is_none(), "it votes while it is mute");
+        }
+        group.repair();
+    }
+    // RECOVER came after three batches; K = 4 and L = 8.
+    assert!(group.replicas[3].health(0).stable >= SequenceNumber(4 + 8));
+    assert!(group.digests().windows(2).all(|pair| pair[0] == pair[1]));
+    // And now its vote counts: without r2 a quorum needs it.
+    let before = group.executed()[0];
+    group.ask(0, Cluster::request(3, b"\x05"));
+    group.deliver(|from, to, _| from.0 != 2 && to.0 != 2);
+    assert_eq!(group.executed()[0], before + 1);
+    assert_eq!(group.executed()[3], before + 1);
+}
+
+/// "whoever executed RECOVER refuses any V that holds an older one": a promise that its sender has forgotten is void.
+#[test]
+fn a_view_change_of_an_older_incarnation_is_refused() {
+    let mut group = wiped();
+    connect(&mut group);
+    group.deliver_all();
+    let mut forgotten = ViewChange {
+        view: View(1),
+        stable: SequenceNumber(0),
+        certificate: Vec::new(),
+        prepared: Vec::new(),
+        pre_prepared: Vec::new(),
+        unauthenticated: Vec::new(),
+        incarnation: 0,
+        replica: ReplicaId(3),
+        signature: Signature([0; 64]),
+    };
+    forgotten.signature = Named(3).sign(&view_change_digest(GROUP, &forgotten));
+    group.rejections.clear();
+    group.give(Peer::Replica(ReplicaId(3)), 1, Message::ViewChange(forgotten));
+    assert_eq!(group.rejections, [(ReplicaId(1), Rejection::OldIncarnation)]);
+}
+
+/// A second crash before it has recovered does not make it speak.
+#[test]
+fn it_stays_mute_across_another_restart() {
+    let mut group = wiped();
+    connect(&mut group);
+    let genesis = Cluster::new(4, 1).replicas[3].stable_snapshot();
+    let config = Config { me: ReplicaId(3), ..group.config };
+    let records: Vec<Record> = group.records[3].clone();
+    assert_eq!(records, [Record::Amnesia { incarnation: 7, over: false }]);
+    let again = Replica::recover(config, group.authority(3), Counter, genesis, &records);
+    group.replicas[3] = again.expect("the records are whole");
+    assert_eq!(phase(&group), Phase::Recovering);
+}
+
+/// An incarnation that the group has seen already is refused by f+1, and replaced by a higher one.
+#[test]
+fn a_clock_that_went_back_does_not_keep_it_mute() {
+    let mut group = wiped();
+    connect(&mut group);
+    group.deliver_all();
+    group.repair();
+    let config = Config { me: ReplicaId(3), ..group.config };
+    group.replicas[3] = Replica::rejoin(config, group.authority(3), Counter, 5);
+    connect(&mut group);
+    for _ in 0..8 {
+        group.deliver_all();
+        group.repair();
+    }
+    assert_eq!(phase(&group), Phase::Active);
+}
