@@ -362,6 +362,7 @@ impl Authority {
                 Message::Prepare(_)
                 | Message::Commit(_)
                 | Message::Suspect(_)
+                | Message::FetchBatch(_)
                 | Message::Parts(_)
                 | Message::Reply(_),
                 Peer::Replica(_),

@@ -435,6 +435,7 @@ impl fmt::Display for Message {
                     m.batches.len()
                 )
             }
+            Message::FetchBatch(m) => write!(f, " n={} d={}", m.n, m.digest.short(2)),
             Message::Batch(m) => write!(f, " requests={}", m.batch.len()),
             Message::Status(m) => {
                 let pending = if m.active { "" } else { " pending" };

@@ -111,8 +111,8 @@ pub struct PrePrepared {
     pub at: Tick,
     /// Whether its time was within what this replica's clock allows. (decision 7)
     pub timely: bool,
-    /// Whether the P/Q rules chose it, so that a correct replica has vouched for it before.
-    pub chosen: bool,
+    /// Whether a correct replica has vouched for it: the P/Q rules chose it, or f+1 have sent COMMIT.
+    pub vouched: bool,
 }
 
 /// A batch decided on the word of others. (decision 4)
@@ -193,8 +193,10 @@ impl History {
 pub struct Entry {
     /// pre-prepared: the PRE-PREPARE accepted in the current view.
     pub pre_prepare: Option<PrePrepared>,
-    /// What the NEW-VIEW of the current view chose for this place, while the batch is not here.
+    /// What the NEW-VIEW of the current view chose for this place, or f+1 sent COMMIT for, while the batch is not here.
     pub awaited: Option<Digest>,
+    /// Who wants to know once this is committed-local. At most n.
+    pub told_on_commit: Vec<ReplicaId>,
     /// PREPAREs of the current view, this replica's own included.
     pub prepares: Certificate,
     /// COMMITs of the current view, this replica's own included.
@@ -229,6 +231,7 @@ impl Entry {
     pub fn end_view(&mut self) {
         self.pre_prepare = None;
         self.awaited = None;
+        self.told_on_commit.clear();
         self.prepares = Certificate::default();
         self.commits = Certificate::default();
         self.voted = None;

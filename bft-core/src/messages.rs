@@ -331,6 +331,17 @@ pub fn null_request() -> Digest {
     batch_digest(Time(0), core::iter::empty())
 }
 
+/// FETCH-BATCH: n, d. Its sender sees that the batch commits and was not told of it, or of another. (decision 4)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FetchBatch {
+    /// n: sequence number.
+    pub n: SequenceNumber,
+    /// d: digest of the batch.
+    pub digest: Digest,
+    /// Whether the batch alone does not help, so that COMMITTED is wanted as soon as it can be said.
+    pub claim: bool,
+}
+
 /// A batch that its receiver knows by digest and lacks.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct BatchBody {
@@ -471,6 +482,8 @@ pub enum Message {
     ViewChange(ViewChange),
     /// Primary of the new view to backups, and whoever holds it to whoever lacks it.
     NewView(NewView),
+    /// Replica to those who sent COMMIT.
+    FetchBatch(FetchBatch),
     /// Whoever holds it to whoever lacks it.
     Batch(BatchBody),
     /// Replica to all, now and then.
@@ -505,6 +518,7 @@ impl Message {
             Message::Suspect(_) => "SUSPECT",
             Message::ViewChange(_) => "VIEW-CHANGE",
             Message::NewView(_) => "NEW-VIEW",
+            Message::FetchBatch(_) => "FETCH-BATCH",
             Message::Batch(_) => "BATCH",
             Message::Status(_) => "STATUS",
             Message::Fetch(_) => "FETCH",

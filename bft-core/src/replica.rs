@@ -46,6 +46,7 @@ use checkpoint::Checkpoints;
 use core::time::Duration;
 pub use recovery::{RecoverError, Snapshot};
 use request::Requests;
+use retransmission::Repairs;
 use suspicion::Suspicion;
 use view_change::ViewChanges;
 
@@ -154,8 +155,8 @@ pub struct Replica<S: Service> {
     /// Until a checkpoint this far is stable, some replica is mute.
     recoveries_until: SequenceNumber,
     suspicion: Suspicion,
-    /// When each replica's STATUS was last answered.
-    status_answered: Vec<crate::types::Tick>,
+    /// What each replica has asked to be sent again.
+    repairs: Vec<Repairs>,
     rejected: u64,
     alarmed: bool,
 }
@@ -204,7 +205,7 @@ impl<S: Service> Replica<S> {
             amnesia: None,
             recoveries_until: SequenceNumber(0),
             suspicion: Suspicion::new(config.view_timeout),
-            status_answered: alloc::vec![crate::types::Tick(0); config.size.n()],
+            repairs: alloc::vec![Repairs::new(config.window); config.size.n()],
             rejected: 0,
             alarmed: false,
         };
@@ -346,6 +347,7 @@ impl<S: Service> Replica<S> {
                 None => Err(Rejection::Malformed),
             },
             (Message::NewView(m), Peer::Replica(_)) => self.on_new_view(m, out),
+            (Message::FetchBatch(m), Peer::Replica(i)) => self.on_fetch_batch(i, m, out),
             (Message::Batch(m), Peer::Replica(_)) => self.on_batch(m, &proofs, out),
             (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
             (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),

@@ -565,3 +565,47 @@ fn a_large_request_is_ordered_by_digest_and_fetched_where_it_is_missing() {
     group.repair();
     assert_eq!(group.executed(), [2; 4]);
 }
+
+/// B-09: a primary that passes one backup over. f+1 COMMITs bind the batch to n; the backup asks for it and votes.
+#[test]
+fn a_backup_that_is_passed_over_fetches_the_batch_and_takes_part() {
+    let mut group = group();
+    group.ask(0, Cluster::request(1, b"\x05"));
+    // All that the primary does is to tell r1 and r2 of the batch: without r3's vote nothing commits.
+    let mut commits = 0;
+    group.deliver(|from, to, m| {
+        commits += usize::from(from.0 == 3 && matches!(m, Message::Commit(_)));
+        from.0 != 0 || to.0 != 3 && matches!(m, Message::PrePrepare(_))
+    });
+    assert_eq!(group.executed(), [2; 4]);
+    assert!(commits > 0, "it prepares like the others");
+    assert_eq!(group.answers(1).len(), 4);
+}
+
+/// B-02: the primary tells one backup of another batch. It cannot vote for both, and executes what the others say committed.
+#[test]
+fn a_backup_that_was_told_of_another_batch_executes_what_commits() {
+    let mut group = group();
+    let (lie, _) = pre_prepare(2, group.now.wall.0, 1, b"\x09");
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.give(replica(0), 3, lie);
+    group.deliver(|from, to, m| !(from.0 == 0 && to.0 == 3 && matches!(m, Message::PrePrepare(_))));
+    assert_eq!(group.executed(), [2; 4]);
+    assert!(group.answers(1).iter().all(|(_, _, count)| *count == 5));
+}
+
+/// One client that asks for two sessions at once, on the same lane, does not make every primary's batches unacceptable.
+#[test]
+fn a_client_that_opens_two_sessions_at_once_stops_nobody() {
+    let mut group = group();
+    let mut open = Cluster::open_session_of(1);
+    group.replicas[0].handle(group.now, Input::Timeout(bft_core::io::Timer::Status), &mut vec![]);
+    let first = open.request.clone();
+    open.request.session.nonce += 1;
+    group.ask_as(1, 0, Cluster::signed_by(1, first));
+    group.ask_as(1, 0, Cluster::signed_by(1, open.request));
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver_all();
+    assert_eq!(group.answers(1).len(), 4);
+    assert!(group.rejections.iter().all(|(_, why)| *why != Rejection::DuplicateInBatch));
+}

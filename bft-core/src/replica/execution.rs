@@ -56,6 +56,7 @@ impl<S: Service> Replica<S> {
         let is_new = self.view_changes.begun.as_ref().is_none_or(|new_view| n > new_view.last());
         self.note_progress(batch, is_new && self.is_active());
         self.release_reads(out);
+        self.tell_committed(n, out);
         if n.0.is_multiple_of(self.config.checkpoint_interval) {
             self.take_checkpoint(n, out);
         }

@@ -237,8 +237,11 @@ impl<S: Service> Replica<S> {
             entry.awaited = None;
             entry.history.keep(batch.clone());
         }
+        if self.is_active() {
+            self.accept(n, batch.clone(), true, true);
+        }
         self.want_bodies(n, &batch);
-        self.place_chosen(out);
+        self.advance(n, out);
         self.seek_new_view(out);
         Ok(())
     }

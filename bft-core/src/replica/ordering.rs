@@ -45,7 +45,7 @@ impl<S: Service> Replica<S> {
 
     /// Takes requests from the queue until a batch is full.
     fn next_batch(&mut self, n: SequenceNumber) -> Vec<NamedRequest> {
-        let mut batch = Vec::new();
+        let (mut batch, mut lanes, mut later) = (Vec::new(), BTreeSet::new(), Vec::new());
         let (mut bytes, mut inline) = (0usize, 0usize);
         while batch.len() < self.config.limits.batch_requests {
             let Some(digest) = self.requests.dequeue() else { break };
@@ -62,6 +62,12 @@ impl<S: Service> Replica<S> {
                     continue;
                 }
             }
+            let Request { client, slot, .. } = request.request;
+            if !lanes.insert((client, slot)) {
+                // A client may ask for two things on one lane, two sessions say; no batch may name a lane twice.
+                later.push(digest);
+                continue;
+            }
             let size = request.request.size();
             bytes += size;
             inline += if size <= self.config.inline_bytes { size } else { 0 };
@@ -69,12 +75,12 @@ impl<S: Service> Replica<S> {
                 self.requests.requeue(digest);
                 break;
             }
-            let Request { client, slot, .. } = request.request;
             batch.push(NamedRequest { digest, client, slot, proof, body: Some(request) });
             if let Some(pending) = self.requests.get_mut(digest) {
                 pending.proposed = Some(n);
             }
         }
+        later.into_iter().rev().for_each(|digest| self.requests.requeue(digest));
         batch
     }
 
@@ -162,11 +168,12 @@ impl<S: Service> Replica<S> {
         n: SequenceNumber,
         batch: NamedBatch,
         timely: bool,
-        chosen: bool,
+        vouched: bool,
     ) {
         let (view, at) = (self.view, self.now.tick);
         if let Ok(entry) = self.log.entry(n) {
-            entry.pre_prepare = Some(PrePrepared { view, batch, at, timely, chosen });
+            entry.awaited = None;
+            entry.pre_prepare = Some(PrePrepared { view, batch, at, timely, vouched });
         }
     }
 
@@ -209,6 +216,7 @@ impl<S: Service> Replica<S> {
             return Err(Rejection::WrongView);
         }
         self.log.entry(m.n)?.commits.add(from, m.digest)?;
+        self.catch_up_with_commits(m.n, out);
         if let Some(alarm) = self.conflicting_commit(m.n) {
             self.raise(alarm, out);
             return Ok(());
@@ -255,7 +263,7 @@ impl<S: Service> Replica<S> {
         entry.voted.is_none()
             && batch.is_complete()
             && batch.size() <= self.config.limits.batch_bytes
-            && (accepted.chosen || accepted.timely && batch.is_authentic() || vouched_by_others)
+            && (accepted.vouched || accepted.timely && batch.is_authentic() || vouched_by_others)
     }
 
     /// Votes for the batch at `n`: the primary by its PRE-PREPARE, a backup by a PREPARE, once Q is durable.
@@ -265,7 +273,7 @@ impl<S: Service> Replica<S> {
         let Some(accepted) = &entry.pre_prepare else { return };
         let Some(batch) = accepted.batch.batch() else { return };
         let (digest, most) = (accepted.batch.digest, self.config.size.f() + 2);
-        let message = match (is_primary, accepted.chosen) {
+        let message = match (is_primary, accepted.vouched) {
             (true, false) => Some(self.pre_prepare(n, &accepted.batch)),
             // NEW-VIEW says it for all of them.
             (true, true) => None,

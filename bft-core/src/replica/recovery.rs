@@ -160,10 +160,10 @@ impl<S: Service> Replica<S> {
             Record::Q { n, view, digest, batch } if *view == self.view => {
                 let (me, is_primary) = (self.config.me, self.is_primary());
                 let new_view = self.view_changes.begun.as_ref();
-                let chosen = new_view.is_some_and(|m| *n <= m.last());
+                let vouched = new_view.is_some_and(|m| *n <= m.last());
                 self.proposed = self.proposed.max(*n);
                 let (view, batch, at) = (*view, restored(batch), Tick(0));
-                let restored = PrePrepared { view, batch, at, timely: true, chosen };
+                let restored = PrePrepared { view, batch, at, timely: true, vouched };
                 let Ok(entry) = self.log.entry(*n) else { return };
                 entry.pre_prepare = Some(restored);
                 entry.voted = Some(durable);

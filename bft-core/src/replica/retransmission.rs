@@ -6,9 +6,9 @@ use super::Replica;
 use crate::auth::Proof;
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::log::{Decision, NamedBatch};
-use crate::messages::{Commit, Committed, Held, Message, Prepare, Status};
+use crate::messages::{BatchBody, Commit, Committed, FetchBatch, Held, Message, Prepare, Status};
 use crate::service::Service;
-use crate::types::{Digest, Peer, ReplicaId, SequenceNumber};
+use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -18,6 +18,23 @@ const MAX_REPAIRED: usize = 32;
 const MAX_REPAIRED_BYTES: usize = 4 << 20;
 /// While nothing is missing, STATUS goes out this many times less often.
 const IDLE_FACTOR: u32 = 10;
+
+/// What one replica has asked to be sent again.
+#[derive(Clone, Debug)]
+pub(super) struct Repairs {
+    /// When its STATUS was last answered.
+    answered: Option<Tick>,
+    /// How far it had executed then.
+    executed: Option<SequenceNumber>,
+    /// How many batches it may fetch until its next STATUS.
+    batches: u64,
+}
+
+impl Repairs {
+    pub fn new(window: u64) -> Self {
+        Self { answered: None, executed: None, batches: window }
+    }
+}
 
 impl<S: Service> Replica<S> {
     /// Tells everyone what is held here, and comes back sooner while something is under way.
@@ -84,13 +101,16 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let pause = self.config.status_interval / 2;
-        match self.status_answered.get_mut(from.index()) {
-            Some(last) if last.0 != 0 && self.now.tick.since(*last) < pause => {
-                return Err(Rejection::TooOften);
-            }
-            Some(last) => *last = self.now.tick,
-            None => return Err(Rejection::WrongSender),
+        let repairs = self.repairs.get_mut(from.index()).ok_or(Rejection::WrongSender)?;
+        if repairs.answered.is_some_and(|last| self.now.tick.since(last) < pause) {
+            return Err(Rejection::TooOften);
         }
+        let stuck = repairs.executed == Some(m.executed);
+        *repairs = Repairs {
+            answered: Some(self.now.tick),
+            executed: Some(m.executed),
+            batches: self.config.window,
+        };
         self.repair_view(from, &m, out);
         if m.view > self.view {
             // Whoever is ahead sends what leads there once it sees that this replica is not.
@@ -99,7 +119,7 @@ impl<S: Service> Replica<S> {
         self.repair_checkpoints(from, &m, out);
         self.repair_batches(from, &m.missing_batches, out);
         self.repair_bodies(from, &m.missing, out);
-        self.repair_decided(from, &m, out);
+        self.repair_decided(from, &m, stuck, out);
         if m.view == self.view && self.is_active() {
             let behind = self.log.numbers().filter(|n| *n > m.executed).take(MAX_REPAIRED);
             for n in behind {
@@ -140,7 +160,8 @@ impl<S: Service> Replica<S> {
     }
 
     /// Tells one that lags what was decided, where this replica has discarded its votes or the primary passed it over.
-    fn repair_decided(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+    /// A replica that is `stuck` although it holds a batch may hold another than was decided.
+    fn repair_decided(&self, from: ReplicaId, m: &Status, stuck: bool, out: &mut Vec<Output>) {
         let mut bytes = 0;
         let votes_help = m.view == self.view && m.active && self.is_active();
         for k in 0..MAX_REPAIRED {
@@ -152,12 +173,81 @@ impl<S: Service> Replica<S> {
             }
             // What this replica executed on claims it has no COMMIT for, and may be the one that is missing.
             let has_committed = self.log.get(n).is_some_and(|entry| entry.prepared.is_some());
-            let helps = votes_help && has_committed && (!passed_over || self.is_primary());
+            let helps =
+                votes_help && has_committed && !stuck && (!passed_over || self.is_primary());
             if n <= self.log.low() || !helps {
                 bytes += batch.size();
-                let entries = batch.entries(self.config.inline_bytes);
-                let claim = Committed { n, time: batch.time, batch: entries };
-                self.send(Destination::Replica(from), Message::Committed(claim), None, out);
+                self.claim(from, n, batch, out);
+            }
+        }
+    }
+
+    fn claim(&self, to: ReplicaId, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
+        let entries = batch.entries(self.config.inline_bytes);
+        let claim = Committed { n, time: batch.time, batch: entries };
+        self.send(Destination::Replica(to), Message::Committed(claim), None, out);
+    }
+
+    /// f+1 have sent COMMIT for a batch that the primary has not sent here, so it is bound to n: asks them for it, and goes
+    /// on with it as if the primary had. Where the primary sent another, only COMMITTED helps. (B-02, B-09)
+    pub(super) fn catch_up_with_commits(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        let weak = self.config.size.weak();
+        let Some(entry) = self.log.get_mut(n).filter(|_| self.view_changes.active) else { return };
+        let Some(digest) = entry.commits.support(weak) else { return };
+        let other = match entry.digest() {
+            Some(own) if own == digest => return,
+            other => other.is_some(),
+        };
+        // Once: what is lost then is repaired by STATUS.
+        if entry.commits.count(digest) != weak || entry.committed.is_some() {
+            return;
+        }
+        if !other {
+            entry.awaited = Some(digest);
+        }
+        let committers =
+            self.config.size.replicas().filter(|i| entry.commits.vote(*i) == Some(digest));
+        for i in committers.collect::<Vec<_>>() {
+            let message = Message::FetchBatch(FetchBatch { n, digest, claim: other });
+            self.send(Destination::Replica(i), message, None, out);
+        }
+    }
+
+    /// FETCH-BATCH from `from`.
+    ///
+    /// Errors: `TooOften`, beyond a window of batches between two STATUS; `Duplicate`, where the batch is not here.
+    pub(super) fn on_fetch_batch(
+        &mut self,
+        from: ReplicaId,
+        m: FetchBatch,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let repairs = self.repairs.get_mut(from.index()).ok_or(Rejection::WrongSender)?;
+        repairs.batches = repairs.batches.checked_sub(1).ok_or(Rejection::TooOften)?;
+        if let Some(batch) = self.log.committed(m.n).filter(|_| m.n <= self.executed) {
+            self.claim(from, m.n, batch, out);
+        } else if m.claim {
+            let entry = self.log.entry(m.n)?;
+            if !entry.told_on_commit.contains(&from) {
+                entry.told_on_commit.push(from);
+            }
+        } else {
+            let entry = self.log.get(m.n).ok_or(Rejection::OutsideWaterMarks)?;
+            let batch = entry.batch(m.digest).ok_or(Rejection::Duplicate)?;
+            let entries = batch.entries(self.config.inline_bytes);
+            let body = BatchBody { time: batch.time, batch: entries };
+            self.send(Destination::Replica(from), Message::Batch(body), None, out);
+        }
+        Ok(())
+    }
+
+    /// n has executed: tells those who were told of another batch.
+    pub(super) fn tell_committed(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
+        let Some(entry) = self.log.get_mut(n) else { return };
+        let waiting = core::mem::take(&mut entry.told_on_commit);
+        for i in waiting {
+            if let Some(batch) = self.log.committed(n) {
+                self.claim(i, n, batch, out);
             }
         }
     }
@@ -220,7 +310,7 @@ impl<S: Service> Replica<S> {
         let Some(entry) = self.log.get(n) else { return };
         let (Some(accepted), Some(_)) = (&entry.pre_prepare, entry.voted) else { return };
         let (to, view, digest) = (Destination::Replica(from), self.view, accepted.batch.digest);
-        if held < Held::PrePrepared && self.is_primary() && !accepted.chosen {
+        if held < Held::PrePrepared && self.is_primary() && !accepted.vouched {
             self.send(to, self.pre_prepare(n, &accepted.batch), entry.voted, out);
         }
         if held < Held::Prepared && !self.is_primary() {

@@ -246,7 +246,11 @@ impl Cluster {
 
     fn of_client(c: u32, seq: u64, operation: Operation) -> SignedRequest {
         let client = ClientId(c);
-        let request = Request { client, session: SESSION, slot: Slot(0), seq, operation };
+        Self::signed_by(c, Request { client, session: SESSION, slot: Slot(0), seq, operation })
+    }
+
+    /// `request`, signed by client `c`.
+    pub fn signed_by(c: u32, request: Request) -> SignedRequest {
         let signed = request_signing_digest(GROUP, &request.digest());
         let credential = Credential::Signature(Named(CLIENT + c as u8).sign(&signed));
         SignedRequest { request, credential, replier: ReplicaId(0) }
