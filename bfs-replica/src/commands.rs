@@ -25,6 +25,9 @@ pub struct Failure {
     message: String,
 }
 
+/// T_k: how long a client's MAC key is the newest; it stays good for as long again. SIGHUP refreshes the keys at once.
+const KEY_PERIOD: Duration = Duration::from_secs(600);
+
 const FAILED: u8 = 1;
 const BYZANTINE: u8 = 5;
 const KEYS: u8 = 6;
@@ -224,16 +227,24 @@ fn serve(
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let config = HubConfig { identity, group, me: Peer::Replica(me), listen: Some(listener) };
+        let mut refresh = signal(SignalKind::hangup()).map_err(cannot)?;
+        let mut period = tokio::time::interval(KEY_PERIOD);
+        // The first tick is due at once, and there is nobody to hand a key to.
+        period.tick().await;
         let hub = Hub::start(config, driver);
-        let result = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-            Some(alarm) = alarm.recv() => Err(Failure::new(
-                BYZANTINE,
-                "this replica stopped on an alarm",
-                alarm,
-                "keep this log as evidence, compare with the others by bfs status, and do not restart before it is understood",
-            )),
+        let result = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                _ = refresh.recv() => hub.with(Driver::refresh_keys),
+                _ = period.tick() => hub.with(Driver::refresh_keys),
+                Some(alarm) = alarm.recv() => break Err(Failure::new(
+                    BYZANTINE,
+                    "this replica stopped on an alarm",
+                    alarm,
+                    "keep this log as evidence, compare with the others by bfs status, and do not restart before it is understood",
+                )),
+            }
         };
         hub.with(|driver, _| driver.report());
         hub.shutdown().await;

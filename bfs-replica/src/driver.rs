@@ -120,6 +120,11 @@ impl Driver {
         }
     }
 
+    /// Hands every client another MAC key.
+    pub fn refresh_keys(&mut self, links: &mut Links) {
+        self.input(Input::RefreshKeys { entropy: entropy() }, links);
+    }
+
     fn count(&mut self, from: Peer, why: Rejection) {
         let count = self.rejections.entry((from, why)).or_default();
         *count += 1;
@@ -135,6 +140,13 @@ impl Driver {
     }
 }
 
+fn entropy() -> [u8; 32] {
+    let mut entropy = [0; 32];
+    // Without entropy from the operating system no key is safe.
+    getrandom::fill(&mut entropy).expect("the operating system gives random numbers");
+    entropy
+}
+
 impl Endpoint for Driver {
     fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links) {
         let verified = codec::decode(frame).and_then(|message| self.replica.verify(from, message));
@@ -147,10 +159,7 @@ impl Endpoint for Driver {
     fn on_link(&mut self, peer: Peer, up: bool, links: &mut Links) {
         tracing::debug!("link to {peer} {}", if up { "up" } else { "down" });
         if up {
-            let mut entropy = [0; 32];
-            // Without entropy from the operating system no key is safe.
-            getrandom::fill(&mut entropy).expect("the operating system gives random numbers");
-            self.input(Input::Connected { peer, entropy }, links);
+            self.input(Input::Connected { peer, entropy: entropy() }, links);
         }
     }
 

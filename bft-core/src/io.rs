@@ -33,6 +33,11 @@ pub enum Input {
         /// 32 bytes from the operating system.
         entropy: [u8; 32],
     },
+    /// It is time for new MAC keys: every client gets another one, made of this fresh and secret `entropy`. (decision 12)
+    RefreshKeys {
+        /// 32 bytes from the operating system.
+        entropy: [u8; 32],
+    },
     /// Everything up to and including this record is durable.
     Persisted(PersistId),
     /// A job is finished.
@@ -112,6 +117,8 @@ impl From<Peer> for Destination {
 pub enum Timer {
     /// A request waits for execution: if it fires, the primary is suspected. [CL99 §4.4]
     ViewChange,
+    /// Nothing has been ordered for a while: the primary orders a heartbeat, a backup wonders why it does not. (decision 7)
+    Heartbeat,
     /// Tell the others what is held here, so that they can send what is missing. [CL02 §5.2]
     Status,
 }

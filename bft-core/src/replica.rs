@@ -38,7 +38,8 @@ use crate::messages::{Health, Message, Phase, ReadReply};
 use crate::objects::Objects;
 use crate::service::Service;
 use crate::types::{
-    ClientId, ClusterSize, Digest, Now, Peer, PersistId, ReplicaId, SequenceNumber, Time, View,
+    ClientId, ClusterSize, Digest, Domain, Now, Peer, PersistId, ReplicaId, SequenceNumber, Tick,
+    Time, View,
 };
 use alloc::vec::Vec;
 use amnesia::Amnesia;
@@ -77,6 +78,8 @@ pub struct Config {
     pub view_timeout_max: Duration,
     /// How often STATUS is sent while something is missing; ten times as long otherwise.
     pub status_interval: Duration,
+    /// How long a group may be idle before its primary orders an empty batch, so that agreed time goes on. (decision 7)
+    pub heartbeat: Duration,
     /// delta: how far the primary's clock may be ahead of this replica's. (decision 7)
     pub clock_tolerance: Duration,
 }
@@ -102,6 +105,7 @@ impl Config {
             view_timeout: Duration::from_secs(1),
             view_timeout_max: Duration::from_secs(64),
             status_interval: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(5),
             clock_tolerance: Duration::from_secs(10),
         }
     }
@@ -136,6 +140,9 @@ pub struct Replica<S: Service> {
     held_reads: Vec<(ClientId, ReadReply)>,
     /// The last batch that this replica, as the primary, proposed.
     proposed: SequenceNumber,
+    /// When a batch was last pre-prepared or executed here, and whether the heartbeat's timer runs.
+    last_ordered: Tick,
+    heartbeat_armed: bool,
     requests: Requests,
     checkpoints: Checkpoints<S::Object>,
     transfer: Option<state_transfer::Transfer<S::Object>>,
@@ -192,6 +199,8 @@ impl<S: Service> Replica<S> {
             tentative: None,
             held_reads: Vec::new(),
             proposed: n,
+            last_ordered: Tick(0),
+            heartbeat_armed: false,
             requests: Requests::default(),
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
             objects,
@@ -231,6 +240,8 @@ impl<S: Service> Replica<S> {
                 }
             }
             Input::Timeout(Timer::Status) => self.on_status_timeout(out),
+            Input::Timeout(Timer::Heartbeat) => self.on_heartbeat(out),
+            Input::RefreshKeys { entropy } => self.on_refresh_keys(entropy, out),
             Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(out),
             Input::Connected { peer, entropy } => self.on_connected(peer, entropy, out),
             Input::Persisted(id) => self.durable = self.durable.max(id),
@@ -241,6 +252,7 @@ impl<S: Service> Replica<S> {
         self.end_amnesia(out);
         self.propose(out);
         self.update_suspicion(out);
+        self.arm_heartbeat(out);
     }
 
     /// Checks what a link brought. See [`Authority::verify`].
@@ -361,6 +373,17 @@ impl<S: Service> Replica<S> {
                 Ok(())
             }
             _ => Err(Rejection::WrongSender),
+        }
+    }
+
+    /// Hands every client another key. What was authenticated with the one before stays good for one more period, so no
+    /// request is lost and nobody has to sign.
+    fn on_refresh_keys(&mut self, entropy: [u8; 32], out: &mut Vec<Output>) {
+        for client in (0..self.authority.clients() as u32).map(ClientId) {
+            let secret = Digest::of(Domain::Key, &(entropy, client)).0;
+            if let Some(key) = self.authority.issue_key(client, secret) {
+                self.send(Destination::Client(client), Message::NewKey(key), None, out);
+            }
         }
     }
 

@@ -198,6 +198,8 @@ pub enum Domain {
     Group = 7,
     /// What a signature covers.
     Signed = 8,
+    /// A client's MAC key, made of fresh entropy.
+    Key = 9,
 }
 
 /// An incremental digest.

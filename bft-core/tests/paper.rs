@@ -2,8 +2,8 @@
 
 mod common;
 
-use bft_core::auth::Credential;
-use bft_core::io::{Input, Record, Rejection};
+use bft_core::auth::{Credential, Crypto, KeyId, MacKey};
+use bft_core::io::{Input, Record, Rejection, Timer};
 use bft_core::messages::{
     BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
     ResultBody, SessionId, batch_digest,
@@ -11,7 +11,7 @@ use bft_core::messages::{
 use bft_core::replica::{Config, Replica, Snapshot};
 use bft_core::types::*;
 use bytes::Bytes;
-use common::{Cluster, Counter, SESSION};
+use common::{Cluster, Counter, Named, SESSION};
 
 /// A PRE-PREPARE of the primary of view 0 for one request, and its digest.
 fn pre_prepare(n: u64, time: u64, seq: u64, op: &'static [u8]) -> (Message, Digest) {
@@ -599,7 +599,7 @@ fn a_backup_that_was_told_of_another_batch_executes_what_commits() {
 fn a_client_that_opens_two_sessions_at_once_stops_nobody() {
     let mut group = group();
     let mut open = Cluster::open_session_of(1);
-    group.replicas[0].handle(group.now, Input::Timeout(bft_core::io::Timer::Status), &mut vec![]);
+    group.replicas[0].handle(group.now, Input::Timeout(Timer::Status), &mut vec![]);
     let first = open.request.clone();
     open.request.session.nonce += 1;
     group.ask_as(1, 0, Cluster::signed_by(1, first));
@@ -608,4 +608,67 @@ fn a_client_that_opens_two_sessions_at_once_stops_nobody() {
     group.deliver_all();
     assert_eq!(group.answers(1).len(), 4);
     assert!(group.rejections.iter().all(|(_, why)| *why != Rejection::DuplicateInBatch));
+}
+
+/// [decision 7] Heartbeats carry time: an idle group's clock goes on.
+#[test]
+fn an_idle_primary_orders_a_heartbeat_and_time_goes_on() {
+    let mut group = group();
+    let before = group.replicas[1].objects().clock();
+    group.now.tick = group.now.tick.after(group.config.heartbeat);
+    group.now.wall.0 += 5_000_000_000;
+    group.input(0, Input::Timeout(Timer::Heartbeat));
+    group.deliver_all();
+    assert_eq!(group.executed(), [2; 4]);
+    assert_eq!(group.replicas[1].objects().clock(), group.now.wall);
+    assert!(before < group.now.wall);
+    group.input(1, Input::Timeout(Timer::Heartbeat));
+    assert!(group.wire.is_empty(), "a backup orders nothing, and has nothing to complain of");
+}
+
+/// [protocol C.6] "a primary that omits them: arm the timer for it".
+#[test]
+fn a_primary_whose_heart_has_stopped_is_replaced_although_nobody_asks_for_anything() {
+    let mut group = group();
+    group.now.tick = Tick(group.now.tick.0 + 11_000_001);
+    for i in 1..4 {
+        group.input(i, Input::Timeout(Timer::Heartbeat));
+    }
+    group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
+    assert_eq!(group.views()[1..], [(1, true); 3]);
+}
+
+/// [CL02 §4.3.1], decision 12: keys are refreshed, what is under way is not lost, and an old key is not bad but unknown.
+#[test]
+fn a_refreshed_key_leaves_the_one_before_it_good_for_one_period() {
+    let mut group = group();
+    let refresh = |group: &mut Cluster, period: u8| -> Vec<(KeyId, MacKey)> {
+        group.replies.clear();
+        for i in 0..4 {
+            group.input(i, Input::RefreshKeys { entropy: [period; 32] });
+        }
+        let keys = group.replies.iter().filter_map(|(_, m)| match m {
+            Message::NewKey(m) => Some((m.id, MacKey::for_requests(m.secret, common::GROUP))),
+            _ => None,
+        });
+        // Two clients are registered; the first key of each replica is client 0's.
+        keys.step_by(2).collect()
+    };
+    let ask = |group: &mut Cluster, seq: u64, keys: &[(KeyId, MacKey)]| {
+        let mut request = Cluster::request(seq, b"\x01");
+        let digest = request.request.digest();
+        let tags = keys.iter().map(|(id, key)| (*id, Named(0).mac(key, &digest)));
+        request.credential = Credential::Authenticator(tags.collect());
+        group.ask(0, request);
+        group.deliver_all();
+        group.executed()
+    };
+    let first = refresh(&mut group, 1);
+    assert_eq!(ask(&mut group, 1, &first), [2; 4]);
+    let second = refresh(&mut group, 2);
+    assert_eq!(ask(&mut group, 2, &first), [3; 4], "the key before is still good");
+    assert_eq!(ask(&mut group, 3, &second), [4; 4]);
+    refresh(&mut group, 3);
+    assert_eq!(ask(&mut group, 4, &first), [4; 4], "the one before that is not");
+    assert_eq!(group.views(), [(0, true); 4]);
 }

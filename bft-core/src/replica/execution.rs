@@ -49,6 +49,7 @@ impl<S: Service> Replica<S> {
         }
         let has_executed = self.tentative.take().is_some();
         self.executed = n;
+        self.last_ordered = self.now.tick;
         if !has_executed {
             self.execute_batch(n, batch, out);
         }

@@ -158,6 +158,7 @@ impl<S: Service> Replica<S> {
         self.proposed = m.last().max(self.executed);
         self.view_changes.begun = Some(m);
         self.suspicion.begin_view(self.now.tick);
+        self.last_ordered = self.now.tick;
         self.place_chosen(out);
         self.requeue_pending();
     }

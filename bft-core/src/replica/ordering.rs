@@ -2,7 +2,7 @@
 
 use super::Replica;
 use crate::auth::Proof;
-use crate::io::{Alarm, Destination, Output, Record, Rejection};
+use crate::io::{Alarm, Destination, Output, Record, Rejection, Timer};
 use crate::log::{NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{BatchEntry, Commit, Message, PrePrepare, Prepare, Request, batch_digest};
 use crate::service::Service;
@@ -11,6 +11,7 @@ use crate::types::{ClientId, Digest, ReplicaId, SequenceNumber, Slot};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// What a PRE-PREPARE carries inline, so that it always fits a frame. Units: bytes of operations.
 const MAX_INLINE: usize = 512 * 1024;
@@ -31,10 +32,46 @@ impl<S: Service> Replica<S> {
             if batch.is_empty() && !moves_on {
                 return;
             }
-            self.proposed = n;
-            self.accept(n, NamedBatch::new(self.now.wall, batch), true, false);
-            self.vote(n, out);
-            self.advance(n, out);
+            self.propose_batch(n, batch, out);
+        }
+    }
+
+    fn propose_batch(
+        &mut self,
+        n: SequenceNumber,
+        requests: Vec<NamedRequest>,
+        out: &mut Vec<Output>,
+    ) {
+        self.proposed = n;
+        self.accept(n, NamedBatch::new(self.now.wall, requests), true, false);
+        self.vote(n, out);
+        self.advance(n, out);
+    }
+
+    /// Nothing has been ordered for a while.
+    pub(super) fn on_heartbeat(&mut self, out: &mut Vec<Output>) {
+        self.heartbeat_armed = false;
+        let idle = self.now.tick.since(self.last_ordered);
+        if self.is_leading() && idle >= self.config.heartbeat && self.proposed == self.executed {
+            let n = self.proposed.next();
+            if self.log.in_window(n) {
+                self.propose_batch(n, Vec::new(), out);
+            }
+        } else if self.is_active() && !self.is_primary() && idle >= self.heartbeat_patience() {
+            self.suspect(out);
+        }
+    }
+
+    /// How long a backup waits for a heartbeat.
+    fn heartbeat_patience(&self) -> Duration {
+        self.config.heartbeat * 2 + self.suspicion.timeout()
+    }
+
+    pub(super) fn arm_heartbeat(&mut self, out: &mut Vec<Output>) {
+        if !self.heartbeat_armed && self.config.size.n() > 1 {
+            self.heartbeat_armed = true;
+            let at = self.now.tick.max(self.last_ordered).after(self.config.heartbeat);
+            out.push(Output::SetTimer { timer: Timer::Heartbeat, at });
         }
     }
 
@@ -171,6 +208,7 @@ impl<S: Service> Replica<S> {
         vouched: bool,
     ) {
         let (view, at) = (self.view, self.now.tick);
+        self.last_ordered = at;
         if let Ok(entry) = self.log.entry(n) {
             entry.awaited = None;
             entry.pre_prepare = Some(PrePrepared { view, batch, at, timely, vouched });

@@ -176,7 +176,7 @@ impl<S: Service> Replica<S> {
     }
 
     /// Tells everyone that this replica has lost patience with the primary, and goes on as before.
-    fn suspect(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn suspect(&mut self, out: &mut Vec<Output>) {
         let (me, now) = (self.config.me, self.now.tick);
         self.send(Destination::Replicas, Message::Suspect(Suspect { view: self.view }), None, out);
         self.wake_at(now.after(self.suspicion.timeout), out);
