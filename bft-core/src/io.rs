@@ -117,6 +117,8 @@ impl From<Peer> for Destination {
 pub enum Timer {
     /// A request waits for execution: if it fires, the primary is suspected. [CL99 §4.4]
     ViewChange,
+    /// A state transfer has kept its rate, and may go on.
+    Transfer,
     /// Nothing has been ordered for a while: the primary orders a heartbeat, a backup wonders why it does not. (decision 7)
     Heartbeat,
     /// Tell the others what is held here, so that they can send what is missing. [CL02 §5.2]

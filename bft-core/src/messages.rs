@@ -442,6 +442,21 @@ pub struct Health {
     pub phase: Phase,
     /// How many inputs were rejected since start.
     pub rejected: u64,
+    /// The state transfer that is under way.
+    pub transfer: Option<TransferProgress>,
+}
+
+/// How far a state transfer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TransferProgress {
+    /// n: the checkpoint that is fetched.
+    pub n: SequenceNumber,
+    /// About how much of it is here. Units: thousandths.
+    pub permille: u32,
+    /// What has come over the network. Units: bytes.
+    pub bytes: u64,
+    /// Since it began. Units: milliseconds.
+    pub elapsed_ms: u64,
 }
 
 /// What a replica is about.

@@ -48,6 +48,7 @@ use core::time::Duration;
 pub use recovery::{RecoverError, Snapshot};
 use request::Requests;
 use retransmission::Repairs;
+use state_transfer::Pace;
 use suspicion::Suspicion;
 use view_change::ViewChanges;
 
@@ -78,6 +79,9 @@ pub struct Config {
     pub view_timeout_max: Duration,
     /// How often STATUS is sent while something is missing; ten times as long otherwise.
     pub status_interval: Duration,
+    /// The most that a state transfer fetches, and that this replica serves, so that both go on with their work. Units:
+    /// bytes a second.
+    pub transfer_rate: u64,
     /// How long a group may be idle before its primary orders an empty batch, so that agreed time goes on. (decision 7)
     pub heartbeat: Duration,
     /// delta: how far the primary's clock may be ahead of this replica's. (decision 7)
@@ -105,6 +109,7 @@ impl Config {
             view_timeout: Duration::from_secs(1),
             view_timeout_max: Duration::from_secs(64),
             status_interval: Duration::from_millis(100),
+            transfer_rate: 64 << 20,
             heartbeat: Duration::from_secs(5),
             clock_tolerance: Duration::from_secs(10),
         }
@@ -146,6 +151,8 @@ pub struct Replica<S: Service> {
     requests: Requests,
     checkpoints: Checkpoints<S::Object>,
     transfer: Option<state_transfer::Transfer<S::Object>>,
+    /// What this replica may still serve to those that fetch.
+    serving: Pace,
     /// Where execution stood when STATUS last went out.
     stuck_at: SequenceNumber,
     /// The last record handed to the driver.
@@ -205,6 +212,7 @@ impl<S: Service> Replica<S> {
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
             objects,
             transfer: None,
+            serving: Pace::default(),
             stuck_at: n,
             last_persist: PersistId(0),
             durable: PersistId(0),
@@ -240,6 +248,7 @@ impl<S: Service> Replica<S> {
                 }
             }
             Input::Timeout(Timer::Status) => self.on_status_timeout(out),
+            Input::Timeout(Timer::Transfer) => self.ask_donors(out),
             Input::Timeout(Timer::Heartbeat) => self.on_heartbeat(out),
             Input::RefreshKeys { entropy } => self.on_refresh_keys(entropy, out),
             Input::Timeout(Timer::ViewChange) => self.on_view_change_timeout(out),
@@ -291,6 +300,7 @@ impl<S: Service> Replica<S> {
                 (false, false) => Phase::ChangingView,
             },
             rejected: self.rejected,
+            transfer: self.transfer_progress(),
         }
     }
 

@@ -5,8 +5,8 @@
 //! each one FETCH at a time.
 
 use super::Replica;
-use crate::io::{Destination, Output, Record, Rejection};
-use crate::messages::{Checkpoint, Fetch, Message, Parts};
+use crate::io::{Destination, Output, Record, Rejection, Timer};
+use crate::messages::{Checkpoint, Fetch, Message, Parts, TransferProgress};
 use crate::objects::{Objects, StateObject};
 use crate::service::Service;
 use crate::tree::parts::{Address, Assembly, state_digest};
@@ -20,6 +20,8 @@ use core::time::Duration;
 const MAX_PARTS: usize = 256 * 1024;
 /// How long a donor may take before another one is asked.
 const DONOR_PATIENCE: Duration = Duration::from_millis(500);
+/// How much may be spent ahead of the rate.
+const BURST: Duration = Duration::from_millis(20);
 
 /// A transfer under way.
 #[derive(Clone)]
@@ -35,9 +37,42 @@ pub(super) struct Transfer<O> {
     asked: BTreeMap<ReplicaId, (Vec<Address>, Tick)>,
     /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
     failures: BTreeMap<ReplicaId, u32>,
+    pace: Pace,
+    bytes: u64,
+    since: Tick,
+}
+
+/// Keeps to a rate: what was spent too early is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// When everything that was spent is earned.
+    earned_at: Tick,
+}
+
+impl Pace {
+    /// Spends `bytes` at `rate` a second.
+    fn spend(&mut self, now: Tick, bytes: usize, rate: u64) {
+        let micros = (bytes as u64).saturating_mul(1_000_000) / rate.max(1);
+        self.earned_at = self.earned_at.max(now).after(Duration::from_micros(micros));
+    }
+
+    /// Whether more may be spent now, or when.
+    fn ready_at(&self, now: Tick) -> Option<Tick> {
+        (self.earned_at.since(now) > BURST).then_some(self.earned_at)
+    }
 }
 
 impl<S: Service> Replica<S> {
+    /// How far the transfer under way has come.
+    pub(super) fn transfer_progress(&self) -> Option<TransferProgress> {
+        self.transfer.as_ref().map(|transfer| TransferProgress {
+            n: transfer.n,
+            permille: if transfer.aimed { transfer.assembly.permille() } else { 0 },
+            bytes: transfer.bytes,
+            elapsed_ms: self.now.tick.since(transfer.since).as_millis() as u64,
+        })
+    }
+
     /// Whether a transfer is under way.
     pub(super) fn is_transferring(&self) -> bool {
         self.transfer.is_some()
@@ -67,6 +102,9 @@ impl<S: Service> Replica<S> {
                     assembly: Assembly::default(),
                     asked: BTreeMap::new(),
                     failures: BTreeMap::new(),
+                    pace: Pace::default(),
+                    bytes: 0,
+                    since: self.now.tick,
                 });
             }
         }
@@ -95,9 +133,13 @@ impl<S: Service> Replica<S> {
     }
 
     /// Gives every idle donor something to fetch.
-    fn ask_donors(&mut self, out: &mut Vec<Output>) {
+    pub(super) fn ask_donors(&mut self, out: &mut Vec<Output>) {
         let mut donors: Vec<_> = self.others().collect();
         let Some(transfer) = &mut self.transfer else { return };
+        if let Some(at) = transfer.pace.ready_at(self.now.tick) {
+            out.push(Output::SetTimer { timer: Timer::Transfer, at });
+            return;
+        }
         donors.sort_by_key(|donor| transfer.failures.get(donor).copied().unwrap_or(0));
         for donor in donors {
             if transfer.asked.contains_key(&donor) {
@@ -122,13 +164,17 @@ impl<S: Service> Replica<S> {
     /// A FETCH from a replica that has been left behind.
     ///
     /// Effects: sends the first parts asked for, as many as one message should hold.
-    /// Errors: `NoSuchCheckpoint`, where it is gone; the asker hears of a newer one by STATUS.
+    /// Errors: `NoSuchCheckpoint`, where it is gone; the asker hears of a newer one by STATUS. `TooOften`, beyond what this
+    /// replica serves a second.
     pub(super) fn on_fetch(
         &mut self,
         from: ReplicaId,
         m: &Fetch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
+        if self.serving.ready_at(self.now.tick).is_some() {
+            return Err(Rejection::TooOften);
+        }
         let objects =
             self.checkpoints.serve(self.now.tick, m.n).ok_or(Rejection::NoSuchCheckpoint)?;
         let (mut parts, mut bytes) = (Vec::new(), 0);
@@ -140,6 +186,7 @@ impl<S: Service> Replica<S> {
                 break;
             }
         }
+        self.serving.spend(self.now.tick, bytes, self.config.transfer_rate);
         let message = Message::Parts(Parts { n: m.n, parts });
         self.send(Destination::Replica(from), message, None, out);
         Ok(())
@@ -163,6 +210,9 @@ impl<S: Service> Replica<S> {
         if m.n != transfer.n || m.parts.is_empty() || !m.parts.iter().all(known) {
             return Err(Rejection::Duplicate);
         }
+        let bytes: usize = m.parts.iter().map(|(_, part)| part.size()).sum();
+        transfer.bytes += bytes as u64;
+        transfer.pace.spend(self.now.tick, bytes, self.config.transfer_rate);
         for (address, part) in m.parts {
             if !transfer.aimed && address == Address::ROOT {
                 let root = part.digest();

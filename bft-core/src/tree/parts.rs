@@ -163,6 +163,24 @@ impl<O: Object> Assembly<O> {
         self.root.is_some() && self.wanted.is_empty()
     }
 
+    /// About how much of the tree is here, as if siblings were alike. Units: thousandths. Costs O(parts).
+    pub fn permille(&self) -> u32 {
+        const WHOLE: u64 = 1 << 48;
+        let Some(root) = self.root else { return 0 };
+        let (mut open, mut here) = (Vec::from([(root, WHOLE)]), 0u64);
+        while let Some((digest, share)) = open.pop() {
+            match self.parts.get(&digest) {
+                Some(Found::Whole(..)) => here += share,
+                Some(Found::Node(Part::Node { children, .. })) => {
+                    let each = share / (children.len() as u64).max(1);
+                    open.extend(children.iter().map(|child| (*child, each)));
+                }
+                _ => {}
+            }
+        }
+        (here.min(WHOLE) * 1000 / WHOLE) as u32
+    }
+
     /// Takes in what a donor sent for `address`, if it is what is wanted there; says whether it was.
     pub fn supply(&mut self, address: Address, part: Part, own: &Tree<O>) -> bool {
         let digest = part.digest();
