@@ -319,10 +319,15 @@ impl Authority {
         Some(NewKey { id, secret })
     }
 
-    /// Checks what `from` sent.
+    /// Checks what `from` sent. `known` says how a request with this digest was authenticated before: that is not done again.
     ///
     /// Errors: what is wrong with it. The message is then dropped and counted; it changed nothing.
-    pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
+    pub fn verify(
+        &self,
+        from: Peer,
+        message: Message,
+        known: impl Fn(&Digest) -> Proof,
+    ) -> Result<Verified<Message>, Rejection> {
         let mut proofs = Vec::new();
         match (&message, from) {
             (Message::Request(request), Peer::Client(client)) => {
@@ -332,7 +337,7 @@ impl Authority {
                 }
                 // A signature is checked even on the client's own link: it may have to convince others.
                 if let Credential::Signature(_) = request.credential {
-                    match self.prove(request) {
+                    match self.prove(request, &known) {
                         (digest, Proof::Signature) => proofs.push((digest, Proof::Signature)),
                         _ => return Err(Rejection::BadSignature),
                     }
@@ -342,16 +347,26 @@ impl Authority {
             }
             (Message::Request(request), Peer::Replica(_)) => {
                 self.check_limits(request)?;
-                proofs.push(self.prove(request));
+                proofs.push(self.prove(request, &known));
             }
-            (Message::PrePrepare(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
-            (Message::Committed(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
+            (Message::PrePrepare(m), Peer::Replica(_)) => {
+                proofs = self.check_batch(&m.batch, &known)?;
+            }
+            (Message::Committed(m), Peer::Replica(_)) => {
+                proofs = self.check_batch(&m.batch, &known)?;
+            }
             (Message::Checkpoint(m), Peer::Replica(_)) => self.check_checkpoint(m)?,
+            (Message::StableCertificate(m), Peer::Replica(_)) => {
+                let n = m.first().ok_or(Rejection::Malformed)?.n;
+                self.check_certificate(n, m)?;
+            }
             (Message::ViewChange(m), Peer::Replica(_)) => {
                 proofs.push((self.check_view_change(m)?, Proof::Signature));
             }
             (Message::NewView(m), Peer::Replica(_)) => self.check_new_view(m)?,
-            (Message::Batch(m), Peer::Replica(_)) => proofs = self.check_batch(&m.batch)?,
+            (Message::Batch(m), Peer::Replica(_)) => {
+                proofs = self.check_batch(&m.batch, &known)?;
+            }
             (Message::Status(m), Peer::Replica(_)) => self.check_status(m)?,
             (Message::Fetch(m), Peer::Replica(_)) => {
                 if m.addresses.len() > Fetch::MAX_ADDRESSES {
@@ -390,7 +405,11 @@ impl Authority {
         }
     }
 
-    fn check_batch(&self, batch: &[BatchEntry]) -> Result<Vec<(Digest, Proof)>, Rejection> {
+    fn check_batch(
+        &self,
+        batch: &[BatchEntry],
+        known: impl Fn(&Digest) -> Proof,
+    ) -> Result<Vec<(Digest, Proof)>, Rejection> {
         if batch.len() > self.limits.batch_requests {
             return Err(Rejection::TooLarge);
         }
@@ -405,7 +424,7 @@ impl Authority {
             return Err(Rejection::TooLarge);
         }
         let proofs = batch.iter().map(|entry| match entry {
-            BatchEntry::Inline(request) => self.prove(request),
+            BatchEntry::Inline(request) => self.prove(request, &known),
             BatchEntry::Reference { digest, .. } => (*digest, Proof::Unchecked),
         });
         Ok(proofs.collect())
@@ -473,7 +492,7 @@ impl Authority {
         let Some(first) = certificate.first() else {
             return if n.0 == 0 { Ok(()) } else { Err(Rejection::UnprovedCheckpoint) };
         };
-        let proves = certificate.len() >= self.size.quorum()
+        let proves = (self.size.quorum()..=self.size.n()).contains(&certificate.len())
             && certificate.is_sorted_by(|a, b| a.replica < b.replica)
             && certificate.iter().all(|m| m.n == n && m.digest == first.digest)
             && certificate.iter().all(|m| self.check_checkpoint(m).is_ok());
@@ -504,8 +523,13 @@ impl Authority {
     }
 
     /// How the request proves itself to this replica, whoever brought it.
-    fn prove(&self, request: &SignedRequest) -> (Digest, Proof) {
+    fn prove(&self, request: &SignedRequest, known: impl Fn(&Digest) -> Proof) -> (Digest, Proof) {
         let digest = request.request.digest();
+        let before = known(&digest);
+        let is_signed = matches!(request.credential, Credential::Signature(_));
+        if before == Proof::Signature || before > Proof::Unchecked && !is_signed {
+            return (digest, before);
+        }
         let client = request.request.client.0 as usize;
         let proof = match &request.credential {
             Credential::Authenticator(entries) => entries

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::auth::{Signature, Verified};
-use crate::messages::{Checkpoint, Message, NewView, SignedRequest};
+use crate::messages::{Checkpoint, Message, NewView, SignedRequest, ViewChange};
 use crate::types::{
     ClientId, Digest, Peer, PersistId, ReplicaId, SequenceNumber, Slot, Tick, Time, View,
 };
@@ -137,8 +137,13 @@ pub enum Record {
         /// Whether it speaks again.
         over: bool,
     },
-    /// The view that began here, by this NEW-VIEW.
-    NewView(Arc<NewView>),
+    /// The view that began here.
+    NewView {
+        /// The NEW-VIEW by which it did.
+        new_view: Arc<NewView>,
+        /// The VIEW-CHANGEs that it names, without which nobody can check it, each with its digest.
+        grounds: Vec<(Digest, Arc<ViewChange>)>,
+    },
     /// Q: a batch was pre-prepared here.
     Q {
         /// n: sequence number.
@@ -387,7 +392,7 @@ impl fmt::Display for Record {
             Record::Amnesia { incarnation, over } => {
                 write!(f, "Amnesia incarnation={incarnation}{}", if *over { " over" } else { "" })
             }
-            Record::NewView(m) => write!(f, "NewView v={}", m.view),
+            Record::NewView { new_view, .. } => write!(f, "NewView v={}", new_view.view),
             Record::Q { n, view, digest, .. } => {
                 write!(f, "Q v={view} n={n} d={}", digest.short(2))
             }
@@ -423,6 +428,9 @@ impl fmt::Display for Message {
             Message::Committed(m) => write!(f, " n={} requests={}", m.n, m.batch.len()),
             Message::Checkpoint(m) => {
                 write!(f, " n={} d={} {:?}", m.n, m.digest.short(2), m.replica)
+            }
+            Message::StableCertificate(all) => {
+                write!(f, " n={} signers={}", all.first().map_or(0, |m| m.n.0), all.len())
             }
             Message::Suspect(m) => write!(f, " v={}", m.view),
             Message::ViewChange(m) => write!(

@@ -489,8 +489,10 @@ pub enum Message {
     Commit(Commit),
     /// Replica to one that lags.
     Committed(Committed),
-    /// Replica to all, and whoever holds it to whoever lacks it.
+    /// Replica to all.
     Checkpoint(Checkpoint),
+    /// 2f+1 CHECKPOINTs that prove one state, ascending by replica: whoever holds them to whoever lags.
+    StableCertificate(Vec<Checkpoint>),
     /// Backup to all.
     Suspect(Suspect),
     /// Replica to all, and whoever holds it to whoever lacks it.
@@ -530,6 +532,7 @@ impl Message {
             Message::Commit(_) => "COMMIT",
             Message::Committed(_) => "COMMITTED",
             Message::Checkpoint(_) => "CHECKPOINT",
+            Message::StableCertificate(_) => "STABLE",
             Message::Suspect(_) => "SUSPECT",
             Message::ViewChange(_) => "VIEW-CHANGE",
             Message::NewView(_) => "NEW-VIEW",

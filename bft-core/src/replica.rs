@@ -31,12 +31,13 @@ mod state_transfer;
 mod suspicion;
 mod view_change;
 
-use crate::auth::{Authority, Limits, Verified};
+use crate::auth::{Authority, Limits, Proof, Verified};
 use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
 use crate::log::Log;
-use crate::messages::{Health, Message, Phase, ReadReply};
+use crate::messages::{Health, Message, Phase, ReadReply, Request};
 use crate::objects::Objects;
 use crate::service::Service;
+use crate::sessions::Standing;
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, Now, Peer, PersistId, ReplicaId, SequenceNumber, Tick,
     Time, View,
@@ -265,8 +266,30 @@ impl<S: Service> Replica<S> {
     }
 
     /// Checks what a link brought. See [`Authority::verify`].
+    ///
+    /// Cost: no signature is checked of a request that could not execute, or that is here already with a better proof.
     pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
-        self.authority.verify(from, message)
+        if let Message::Request(m) = &message {
+            self.could_execute(&m.request)?;
+        }
+        let known = |digest: &Digest| {
+            self.requests.get(*digest).map_or(Proof::Unchecked, |pending| pending.proof)
+        };
+        self.authority.verify(from, message, known)
+    }
+
+    /// Errors: why `request` can never execute, and is no body that a batch lacks.
+    fn could_execute(&self, request: &Request) -> Result<(), Rejection> {
+        let standing = |digest| self.objects.standing(request, digest, self.config.slots);
+        // Most are fine, whatever their digest.
+        if !matches!(standing(Digest::default()), Standing::Refused(_)) {
+            return Ok(());
+        }
+        let digest = request.digest();
+        match standing(digest) {
+            Standing::Refused(why) if !self.requests.wants(digest) => Err(why),
+            _ => Ok(()),
+        }
     }
 
     /// Counts an input that was refused before it came to `handle`.
@@ -371,6 +394,9 @@ impl<S: Service> Replica<S> {
             (Message::NewView(m), Peer::Replica(_)) => self.on_new_view(m, out),
             (Message::FetchBatch(m), Peer::Replica(i)) => self.on_fetch_batch(i, m, out),
             (Message::Batch(m), Peer::Replica(_)) => self.on_batch(m, &proofs, out),
+            (Message::StableCertificate(m), Peer::Replica(_)) => {
+                self.on_stable_certificate(m.into(), out)
+            }
             (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
             (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),
             (Message::Parts(m), Peer::Replica(i)) => self.on_parts(i, m, out),

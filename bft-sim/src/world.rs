@@ -114,7 +114,7 @@ impl Disk {
                     | Record::Decided { n: of, .. } => *of > n,
                     Record::Stable { .. } => false,
                     Record::View(_)
-                    | Record::NewView(_)
+                    | Record::NewView { .. }
                     | Record::Amnesia { .. }
                     | Record::Ceiling(_) => true,
                 });

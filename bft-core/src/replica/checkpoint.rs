@@ -20,6 +20,8 @@ pub(super) struct Checkpoints<O> {
     own: BTreeMap<SequenceNumber, (Digest, Objects<O>)>,
     /// CHECKPOINTs above h, one a replica and sequence number. Bounded by the window.
     votes: BTreeMap<SequenceNumber, BTreeMap<ReplicaId, Checkpoint>>,
+    /// Certificates for checkpoints above h that others had whole: inside the window, and the newest beyond it.
+    proved: BTreeMap<SequenceNumber, Arc<[Checkpoint]>>,
     /// 2f+1 CHECKPOINTs for h; empty at the genesis, which needs no proof.
     stable: Arc<[Checkpoint]>,
     stable_n: SequenceNumber,
@@ -41,6 +43,7 @@ impl<O: Object> Checkpoints<O> {
         Self {
             own,
             votes: BTreeMap::new(),
+            proved: BTreeMap::new(),
             stable: Arc::new([]),
             stable_n: n,
             stable_record: PersistId(0),
@@ -88,6 +91,21 @@ impl<O: Object> Checkpoints<O> {
         executed: SequenceNumber,
         quorum: usize,
     ) -> Option<Arc<[Checkpoint]>> {
+        let proved = self.proved.range(executed.next()..).next_back();
+        let collected = self.collected_beyond(executed, quorum);
+        let newest = match (proved.map(|(_, certificate)| certificate.clone()), collected) {
+            (Some(a), Some(b)) if a.first().map(|m| m.n) >= b.first().map(|m| m.n) => Some(a),
+            (a, b) => b.or(a),
+        };
+        newest.filter(|certificate| certificate.iter().all(|m| !self.own.contains_key(&m.n)))
+    }
+
+    /// The same, of CHECKPOINTs that came one by one.
+    fn collected_beyond(
+        &self,
+        executed: SequenceNumber,
+        quorum: usize,
+    ) -> Option<Arc<[Checkpoint]>> {
         let voted = self.votes.values().flat_map(BTreeMap::values);
         let all: Vec<&Checkpoint> = voted
             .chain(self.ahead.values().flat_map(BTreeMap::values))
@@ -128,6 +146,7 @@ impl<O: Object> Checkpoints<O> {
         self.stable = certificate;
         self.stable_n = n;
         self.votes = self.votes.split_off(&n.next());
+        self.proved = self.proved.split_off(&n.next());
         self.ahead.values_mut().for_each(|of_one| *of_one = of_one.split_off(&n.next()));
         let served = self.serving.map(|(served, _)| served);
         self.own.retain(|held, _| *held >= n || Some(*held) == served);
@@ -139,6 +158,17 @@ impl<O: Object> Checkpoints<O> {
             self.serving = None;
             self.own = self.own.split_off(&self.stable_n);
         }
+    }
+
+    /// What proves the state at `n`, if it came whole or 2f+1 CHECKPOINTs have.
+    fn certificate(&self, n: SequenceNumber, quorum: usize) -> Option<Arc<[Checkpoint]>> {
+        if let Some(certificate) = self.proved.get(&n) {
+            return Some(certificate.clone());
+        }
+        let votes = self.votes.get(&n)?;
+        let matching = |digest: &Digest| votes.values().filter(|m| m.digest == *digest).count();
+        let digest = votes.values().map(|m| m.digest).find(|digest| matching(digest) >= quorum)?;
+        Some(votes.values().filter(|m| m.digest == digest).take(quorum).copied().collect())
     }
 
     /// The CHECKPOINTs of `replica` above h.
@@ -208,6 +238,40 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
+    /// 2f+1 CHECKPOINTs for one state, which have been checked. One liar's CHECKPOINTs for other states, or for far-away
+    /// sequence numbers, cannot crowd them out.
+    ///
+    /// Errors: `OutsideWaterMarks`; `Duplicate`.
+    pub(super) fn on_stable_certificate(
+        &mut self,
+        certificate: Arc<[Checkpoint]>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        let n = certificate.first().map_or(SequenceNumber(0), |m| m.n);
+        if !n.0.is_multiple_of(self.config.checkpoint_interval) || n <= self.log.low() {
+            return Err(Rejection::OutsideWaterMarks);
+        }
+        let proved = &mut self.checkpoints.proved;
+        if proved.contains_key(&n) {
+            return Err(Rejection::Duplicate);
+        }
+        let high = self.log.high();
+        if n > high {
+            // Only the newest of those is of use.
+            if proved.keys().next_back().is_some_and(|newest| *newest > n) {
+                return Err(Rejection::Duplicate);
+            }
+            proved.retain(|held, _| *held <= high);
+        }
+        proved.insert(n, certificate);
+        if n > high {
+            self.consider_transfer(out);
+        } else {
+            self.stabilize(n, out);
+        }
+        Ok(())
+    }
+
     /// A CHECKPOINT beyond the high water mark: where a quorum is there, this replica has been left behind for good.
     fn on_checkpoint_ahead(
         &mut self,
@@ -229,14 +293,12 @@ impl<S: Service> Replica<S> {
     /// Makes the checkpoint at `n` stable if 2f+1 replicas signed the state that is also here.
     fn stabilize(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
         let quorum = self.config.size.quorum();
-        let Some(votes) = self.checkpoints.votes.get(&n) else { return };
-        let matching = |digest: &Digest| votes.values().filter(|m| m.digest == *digest).count();
-        let supported = votes.values().map(|m| m.digest).find(|digest| matching(digest) >= quorum);
-        let (Some(digest), Some((own, _))) = (supported, self.checkpoints.own.get(&n)) else {
+        let certificate = self.checkpoints.certificate(n, quorum);
+        let (Some(certificate), Some((own, _))) = (certificate, self.checkpoints.own.get(&n))
+        else {
             return;
         };
-        let certificate: Arc<[Checkpoint]> =
-            votes.values().filter(|m| m.digest == digest).take(quorum).copied().collect();
+        let Some(digest) = certificate.first().map(|m| m.digest) else { return };
         if *own != digest {
             let own = *own;
             self.raise(Alarm::StateDiverged { n, own, certificate }, out);

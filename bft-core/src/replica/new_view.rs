@@ -145,7 +145,7 @@ impl<S: Service> Replica<S> {
         if let Some(alarm) = self.lost_commit(&m) {
             return self.raise(alarm, out);
         }
-        self.persist(Record::NewView(m.clone()), out);
+        self.persist(Record::NewView { new_view: m.clone(), grounds: grounds.clone() }, out);
         for (_, view_change) in &grounds {
             self.demote(&view_change.unauthenticated);
         }

@@ -1,5 +1,6 @@
 //! Restart: a replica made again from its stable checkpoint and the records persisted since. (contract 5)
 
+use super::view_change::Named;
 use super::{Config, Replica};
 use crate::auth::{Authority, Proof};
 use crate::io::{Batch, Record};
@@ -54,7 +55,7 @@ struct Remembered<'a> {
     /// The highest sequence number that this replica may have executed or voted for.
     reached: SequenceNumber,
     stable: Option<&'a Arc<[Checkpoint]>>,
-    new_view: Option<&'a Arc<NewView>>,
+    new_view: Option<(&'a Arc<NewView>, &'a Vec<Named>)>,
     /// The incarnation, and whether it is mute.
     incarnation: Option<(u64, bool)>,
 }
@@ -68,9 +69,9 @@ impl<'a> Remembered<'a> {
                 Record::Amnesia { incarnation, over } => {
                     remembered.incarnation = Some((*incarnation, !over));
                 }
-                Record::NewView(m) => {
-                    remembered.see(m.view, SequenceNumber(0));
-                    remembered.new_view = Some(m);
+                Record::NewView { new_view, grounds } => {
+                    remembered.see(new_view.view, SequenceNumber(0));
+                    remembered.new_view = Some((new_view, grounds));
                 }
                 Record::Q { view, .. } => remembered.see(*view, SequenceNumber(0)),
                 Record::P { view, n, .. } => remembered.see(*view, *n),
@@ -112,7 +113,11 @@ impl<S: Service> Replica<S> {
         }
         let mut replica = Self::at(config, authority, service, remembered.view, snapshot);
         replica.read_gate = remembered.reached.max(replica.executed);
-        let begun = remembered.new_view.filter(|m| m.view == remembered.view).cloned();
+        let begun = remembered.new_view.filter(|(m, _)| m.view == remembered.view);
+        if let Some((_, grounds)) = begun {
+            replica.view_changes.grounds = grounds.clone();
+        }
+        let begun = begun.map(|(m, _)| m.clone());
         replica.view_changes.active = begun.is_some() || remembered.view == View(0);
         replica.proposed =
             begun.as_ref().map_or(replica.executed, |m| m.last().max(replica.executed));

@@ -166,6 +166,12 @@ impl Requests {
         self.wanted.insert((digest, n));
     }
 
+    /// Whether some batch lacks the request with this digest.
+    pub fn wants(&self, digest: Digest) -> bool {
+        let mut all = self.wanted.range((digest, SequenceNumber(0))..);
+        all.next().is_some_and(|(wanted, _)| *wanted == digest)
+    }
+
     /// The batches that waited for `digest`.
     fn take_wanted(&mut self, digest: Digest) -> Vec<SequenceNumber> {
         let all = (digest, SequenceNumber(0))..=(digest, SequenceNumber(u64::MAX));

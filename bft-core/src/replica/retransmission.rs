@@ -134,9 +134,8 @@ impl<S: Service> Replica<S> {
     fn repair_checkpoints(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
         let to = Destination::Replica(from);
         if m.stable < self.log.low() {
-            for checkpoint in self.checkpoints.stable_certificate().iter() {
-                self.send(to, Message::Checkpoint(*checkpoint), None, out);
-            }
+            let certificate = self.checkpoints.stable_certificate().to_vec();
+            self.send(to, Message::StableCertificate(certificate), None, out);
         }
         for checkpoint in self.checkpoints.votes_of(self.config.me) {
             self.send(to, Message::Checkpoint(*checkpoint), None, out);

@@ -163,9 +163,9 @@ impl<S: Service> Replica<S> {
             Some((_, view)) if view == m.view => return Err(Rejection::ConflictingVote),
             _ => drop(self.view_changes.newest.insert(replica, (digest, m.clone()))),
         }
-        for checkpoint in &m.certificate {
-            // Proved already; most are known.
-            let _ = self.on_checkpoint(*checkpoint, out);
+        if !m.certificate.is_empty() {
+            // Proved already, and mostly known.
+            let _ = self.on_stable_certificate(m.certificate.as_slice().into(), out);
         }
         self.join(out);
         self.seek_new_view(out);
