@@ -24,6 +24,8 @@ pub struct Workload {
     pub width: usize,
     /// How many it has yet to ask for.
     pub remaining: u64,
+    /// Whether all its operations are alike and small, so that throughput can be compared.
+    pub steady: bool,
     pending: BTreeMap<u64, Invocation>,
     known: Vec<Inode>,
     next_token: u64,
@@ -35,7 +37,18 @@ impl Workload {
     /// A client that will ask for `operations`, at most `width` at a time.
     pub fn new(width: usize, operations: u64) -> Self {
         let known = vec![ROOT];
-        Self { width, remaining: operations, pending: BTreeMap::new(), known, next_token: 1 }
+        let pending = BTreeMap::new();
+        Self { width, remaining: operations, steady: false, pending, known, next_token: 1 }
+    }
+
+    /// The group is healed: `more` operations, or no more where there was no end of them.
+    pub fn go_on(&mut self, more: u64) {
+        self.remaining = if self.steady { more } else { self.remaining + more };
+    }
+
+    /// Whether `op` is under way as a read.
+    pub fn is_read(&self, op: &Bytes) -> bool {
+        self.pending.values().any(|invocation| invocation.read_only && invocation.op == *op)
     }
 
     /// Whether everything has been asked for and answered.
@@ -58,7 +71,7 @@ impl Workload {
         self.next_token += 1;
         let request = FsRequest {
             caller: Caller { uid: 0, gid: 0, groups: vec![token as u32] },
-            op: self.random_op(rng),
+            op: if self.steady { steady_op(rng) } else { self.random_op(rng) },
         };
         let read_only = request.op.is_read_only();
         let op = encode_request(&request);
@@ -113,4 +126,10 @@ impl Workload {
             _ => FsOp::ReadDirectory { inode, cookie: 0, budget: 4096 },
         }
     }
+}
+
+/// A small change of the root's mode: every operation is ordered and costs the same.
+fn steady_op(rng: &mut Rng) -> FsOp {
+    let mode = Some(0o700 | rng.u16(..8));
+    FsOp::SetAttributes { inode: ROOT, set: SetAttributes { mode, ..Default::default() } }
 }

@@ -1,17 +1,35 @@
 //! The real protocol core and the real file system under virtual time: one seed, one world, the same trace every time.
 //!
 //! ```text
-//! world.rs    events in order of virtual time; replicas, clients, links and disks
-//! network.rs  what happens to a message on its way: delay, loss, duplication
-//! clients.rs  clients that work on the file system, and what they saw
-//! oracle.rs   what must never happen: I-1 agreement, I-3 state, I-4x exactly once, I-6 linearizable answers
-//! crypto.rs   symbolic cryptography: fast, and unforgeable by construction
+//! plan.rs      what a world is made of, drawn from its seed
+//! world.rs     events in order of virtual time; world/ has the drivers of replicas, clients and adversaries, and the healing
+//! node.rs      a replica's process and its disk
+//! network.rs   what happens to a message on its way
+//! faults.rs    what goes wrong, and when
+//! adversary/   what faulty replicas and clients do, by name
+//! clients.rs   clients that work on the file system
+//! oracle.rs    what must never happen: agreement, state, exactly once, linearizable answers
+//! evidence.rs  what correct replicas have said and written, held against what is claimed of them
+//! marks.rs     what a swarm must reach at least once
+//! cost.rs      what work costs in virtual time
+//! attack.rs    scripted attacks, their outcome and their throughput
+//! crypto.rs    symbolic cryptography: fast, and unforgeable by construction
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
+pub mod attack;
 pub mod clients;
+pub mod cost;
 pub mod crypto;
+pub mod evidence;
+pub mod faults;
+pub mod marks;
 pub mod network;
+pub mod node;
 pub mod oracle;
+pub mod plan;
+pub mod report;
+pub mod swarm;
 pub mod world;

@@ -1,9 +1,13 @@
 //! `bft-sim`: runs worlds from seeds and says what came of them.
 
-use anyhow::Context;
-use bft_sim::world::{Plan, Report, World};
+use anyhow::{Context, bail};
+use bft_sim::adversary::{self, ATTACKS, Actor, Attack};
+use bft_sim::attack;
+use bft_sim::swarm;
+use bft_sim::world::{Plan, Report, Scenario};
 use clap::Parser;
-use std::path::PathBuf;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Simulates whole groups under virtual time; any violation prints the line that reproduces it.
@@ -16,18 +20,24 @@ struct Arguments {
     /// The first seed; with --trace, the only one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The number of replicas.
-    #[arg(long, default_value_t = 4)]
-    n: u32,
+    /// The number of replicas; of attacks, 4 and 7 unless given.
+    #[arg(long)]
+    n: Option<u32>,
     /// Clients at work in each world.
     #[arg(long, default_value_t = 3)]
     clients: u32,
     /// Operations that each client runs.
     #[arg(long, default_value_t = 60)]
     operations: u64,
-    /// Print every event of one world. Columns: virtual microseconds, node, what it did.
+    /// Print every event of one world. Columns: docs/simulator.md.
     #[arg(long)]
     trace: bool,
+    /// Run one attack of the catalogue by name, or `all`, beside a run without faults.
+    #[arg(long, value_name = "B-nn|all")]
+    attack: Option<String>,
+    /// Make f+1 replicas faulty on a fixed set of seeds: an oracle or an alarm must notice.
+    #[arg(long)]
+    over_f: bool,
     /// Write the summary to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -35,42 +45,171 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let f = arguments.n.saturating_sub(1) / 3;
-    let last = if arguments.trace { arguments.seed } else { arguments.seed + arguments.seeds - 1 };
-    let mut total = Report::default();
+    let holds = match &arguments.attack {
+        Some(_) if arguments.trace => trace(&arguments)?,
+        Some(name) => attacks(&arguments, name)?,
+        None if arguments.trace => trace(&arguments)?,
+        None if arguments.over_f => over_f(&arguments)?,
+        None => swarm(&arguments)?,
+    };
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn plan(arguments: &Arguments, seed: u64, scenario: Scenario) -> Plan {
+    let n = arguments.n.unwrap_or(4);
+    let (clients, operations) = (arguments.clients, arguments.operations);
+    let f = n.saturating_sub(1) / 3;
+    Plan { seed, n, f, clients, operations, trace: arguments.trace, scenario }
+}
+
+/// One world, event by event.
+fn trace(arguments: &Arguments) -> anyhow::Result<bool> {
+    let n = arguments.n.unwrap_or(4);
+    let plan = match &arguments.attack {
+        Some(name) if name == "none" => attack::plan(None, n),
+        Some(name) => attack::plan(Some(adversary::by_name(name)?.name), n),
+        None if arguments.over_f => plan(arguments, arguments.seed, Scenario::OverF),
+        None => plan(arguments, arguments.seed, Scenario::Swarm),
+    };
+    let report = swarm::run(Plan { trace: true, ..plan });
+    print_summary(&report, None);
+    report.violations.iter().for_each(|violation| println!("{violation}"));
+    Ok(report.violations.is_empty())
+}
+
+/// The whole of a run, as JSON.
+#[derive(Serialize)]
+struct Summary<'a> {
+    seeds: u64,
+    events_per_second: f64,
+    marks_missed: Vec<&'static str>,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+fn swarm(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = std::time::Instant::now();
-    for seed in arguments.seed..=last {
-        let (n, clients, operations) = (arguments.n, arguments.clients, arguments.operations);
-        let plan = Plan { seed, n, f, clients, operations, trace: arguments.trace };
-        let report = World::new(plan).run();
-        for violation in &report.violations {
-            println!("seed {seed}: {violation}");
-            println!(
-                "  repro: ./x sim --seed {seed} --n {n} --clients {clients} --operations {operations} --trace"
-            );
-        }
-        total.events += report.events;
-        total.commits += report.commits;
-        total.restarts += report.restarts;
-        total.transfers += report.transfers;
-        total.rejected += report.rejected;
-        total.violations.extend(report.violations);
-        total.trace_hash = report.trace_hash;
-    }
+    let seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds);
+    let total = swarm::run_all(
+        seeds,
+        |seed| plan(arguments, seed, Scenario::Swarm),
+        |plan, violations| {
+            violations.iter().for_each(|violation| println!("seed {}: {violation}", plan.seed));
+            println!("  repro: {}", swarm::repro(plan));
+        },
+    );
     let rate = total.events as f64 / start.elapsed().as_secs_f64();
+    print_summary(&total, Some(rate));
+    let missed: Vec<_> = total.marks.missed().iter().map(|mark| mark.as_str()).collect();
+    if arguments.seeds >= 1_000 && !missed.is_empty() {
+        println!("never reached: {}", missed.join("; "));
+    }
+    let summary = Summary {
+        seeds: arguments.seeds,
+        events_per_second: rate,
+        marks_missed: missed,
+        report: &total,
+    };
+    write_json(arguments.json.as_deref(), &summary)?;
+    Ok(total.violations.is_empty())
+}
+
+fn print_summary(total: &Report, rate: Option<f64>) {
     println!(
-        "{} worlds, {} events, {} commits, {} restarts, {} state transfers, {} inputs rejected, {} violations, {rate:.0} events a second",
-        last - arguments.seed + 1,
+        "{} worlds ({} with f Byzantine), {} events, {} commits, {} view changes, {} state transfers, {} restarts, {} disks recovered, {} inputs rejected",
+        total.worlds,
+        total.byzantine_worlds,
         total.events,
         total.commits,
-        total.restarts,
+        total.view_changes,
         total.transfers,
+        total.restarts,
+        total.recoveries,
         total.rejected,
-        total.violations.len(),
     );
-    if let Some(path) = arguments.json {
-        let text = serde_json::to_string_pretty(&total)?;
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let shown: Vec<_> =
+        total.attacks.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    println!("attacks: {}", shown.join(", "));
+    println!(
+        "highest view {}; slowest recovery {:.1} s of virtual time; at most {} sends for one input",
+        total.highest_view,
+        total.slowest_recovery as f64 / 1e6,
+        total.most_sends,
+    );
+    let rate = rate.map(|rate| format!(", {rate:.0} events a second")).unwrap_or_default();
+    println!("violations: {}{rate}", total.violations.len());
+}
+
+fn attacks(arguments: &Arguments, name: &str) -> anyhow::Result<bool> {
+    let chosen: Vec<&Attack> = match name {
+        "all" => ATTACKS.iter().collect(),
+        name => vec![adversary::by_name(name)?],
+    };
+    let sizes = arguments.n.map_or(vec![4, 7], |n| vec![n]);
+    let mut outcomes = Vec::new();
+    println!(
+        "{:<14} {:>2} {:>8} {:>8} {:>6} {:>6} {:>6}  expected | observed",
+        "attack", "n", "answers", "overall", "ratio", "floor", "views"
+    );
+    for n in sizes {
+        let reference = attack::fault_free(n);
+        if !reference.violations.is_empty() {
+            bail!("the run without faults breaks a promise: {}", reference.violations.join("; "));
+        }
+        for attack in &chosen {
+            match attack::run(attack, n, &reference) {
+                Some(outcome) => {
+                    print_outcome(&outcome);
+                    outcomes.push(outcome);
+                }
+                None => print_elsewhere(attack, n),
+            }
+        }
     }
-    Ok(if total.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    write_json(arguments.json.as_deref(), &outcomes)?;
+    Ok(outcomes.iter().all(attack::Outcome::holds))
+}
+
+fn print_outcome(o: &attack::Outcome) {
+    let observed = match o.violations.first() {
+        Some(violation) => format!("VIOLATED {violation}"),
+        None if o.ratio < o.floor => "BELOW THE FLOOR".into(),
+        None => "held".into(),
+    };
+    println!(
+        "{:<14} {:>2} {:>8} {:>8.2} {:>6.2} {:>6.2} {:>6}  {} | {observed}",
+        o.name, o.n, o.answers, o.overall, o.ratio, o.floor, o.view_changes, o.expected
+    );
+}
+
+fn print_elsewhere(attack: &Attack, n: u32) {
+    if let Actor::Elsewhere(place) = attack.actor {
+        println!("{:<14} {n:>2} not made of messages: {place}", attack.name);
+    }
+}
+
+/// f+1 faulty replicas on a fixed set of seeds.
+fn over_f(arguments: &Arguments) -> anyhow::Result<bool> {
+    let seeds = 1..=arguments.seeds.min(100);
+    let mut unnoticed = Vec::new();
+    let mut noticed = 0;
+    for seed in seeds {
+        let report = swarm::run(plan(arguments, seed, Scenario::OverF));
+        if report.violations.is_empty() && report.alarms.is_empty() {
+            unnoticed.push(seed);
+        } else {
+            noticed += 1;
+            let first = report.violations.first().or(report.alarms.first());
+            println!("seed {seed}: {}", first.map_or("", String::as_str));
+        }
+    }
+    println!("{noticed} of {} worlds with f+1 faulty were noticed", noticed + unnoticed.len());
+    write_json(arguments.json.as_deref(), &unnoticed)?;
+    Ok(unnoticed.is_empty())
+}
+
+fn write_json(path: Option<&Path>, value: &impl Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(value)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

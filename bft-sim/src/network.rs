@@ -1,9 +1,9 @@
 //! What happens to a message on its way. Units: microseconds of virtual time.
 
 use fastrand::Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A replica or a client, as the network numbers them: replicas first.
+/// A process, as the network numbers them: replicas first, then twins, then clients.
 pub type Address = usize;
 
 /// How bad the network is.
@@ -19,9 +19,23 @@ pub struct Network {
     pub duplication_permille: u32,
     /// Directed links on which everything is lost.
     pub cut: BTreeSet<(Address, Address)>,
+    /// Directed links that let nothing out before a time, and then everything.
+    pub clogged: BTreeMap<(Address, Address), u64>,
 }
 
 impl Network {
+    /// A good local network.
+    pub fn quiet() -> Self {
+        Self {
+            least_delay: 50,
+            most_delay: 100,
+            loss_permille: 0,
+            duplication_permille: 0,
+            cut: BTreeSet::new(),
+            clogged: BTreeMap::new(),
+        }
+    }
+
     /// A network drawn at random: from perfect to bad.
     pub fn random(rng: &mut Rng) -> Self {
         let least_delay = rng.u64(10..200);
@@ -30,16 +44,18 @@ impl Network {
             most_delay: least_delay + rng.u64(1..5_000),
             loss_permille: if rng.bool() { 0 } else { rng.u32(0..150) },
             duplication_permille: if rng.bool() { 0 } else { rng.u32(0..100) },
-            cut: BTreeSet::new(),
+            ..Self::quiet()
         }
     }
 
-    /// When copies of a message sent now from `from` to `to` arrive: none, one or two delays.
-    pub fn deliveries(&self, rng: &mut Rng, from: Address, to: Address) -> Vec<u64> {
-        let lost = self.cut.contains(&(from, to)) || rng.u32(0..1000) < self.loss_permille;
-        let twice = rng.u32(0..1000) < self.duplication_permille;
-        let copies = usize::from(!lost) + usize::from(!lost && twice);
-        (0..copies).map(|_| rng.u64(self.least_delay..=self.most_delay)).collect()
+    /// When copies of a message sent at `now` from `from` to `to` arrive: none, one or two delays.
+    pub fn deliveries(&self, rng: &mut Rng, now: u64, from: Address, to: Address) -> Vec<u64> {
+        if self.cut.contains(&(from, to)) || rng.u32(0..1000) < self.loss_permille {
+            return Vec::new();
+        }
+        let copies = 1 + usize::from(rng.u32(0..1000) < self.duplication_permille);
+        let held = self.clogged.get(&(from, to)).map_or(0, |until| until.saturating_sub(now));
+        (0..copies).map(|_| held + rng.u64(self.least_delay..=self.most_delay)).collect()
     }
 
     /// From now on nothing is lost or duplicated, and every link works.
@@ -47,5 +63,6 @@ impl Network {
         self.loss_permille = 0;
         self.duplication_permille = 0;
         self.cut.clear();
+        self.clogged.clear();
     }
 }

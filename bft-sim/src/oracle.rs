@@ -8,7 +8,7 @@ use bft_core::service::{Context, Service};
 use bft_core::tree::ObjectId;
 use bft_core::types::{ClientId, Digest, SequenceNumber, Slot, Time};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::clients::Invocation;
@@ -28,6 +28,12 @@ pub struct Oracle {
     answers: Vec<Answer>,
     /// I-3: the digest of the whole state at each checkpoint.
     checkpoints: BTreeMap<SequenceNumber, Digest>,
+    /// How many slots a session has.
+    slot_limit: u16,
+    /// Which clients follow the protocol.
+    honest: Vec<bool>,
+    /// I-5: every request that an honest client has made.
+    asked: BTreeSet<Digest>,
 }
 
 /// What a client was told.
@@ -39,8 +45,8 @@ struct Answer {
 }
 
 impl Oracle {
-    /// The oracle of a new group.
-    pub fn new(service: FileSystem) -> Self {
+    /// The oracle of a new group whose sessions have `slot_limit` slots; `honest` says which clients follow the protocol.
+    pub fn new(service: FileSystem, slot_limit: u16, honest: Vec<bool>) -> Self {
         let mut genesis = State::default();
         service.genesis(&mut genesis);
         Self {
@@ -53,7 +59,15 @@ impl Oracle {
             results: BTreeMap::new(),
             answers: Vec::new(),
             checkpoints: BTreeMap::new(),
+            slot_limit,
+            honest,
+            asked: BTreeSet::new(),
         }
+    }
+
+    /// An honest client has made the request with this digest.
+    pub fn on_asked(&mut self, request: Digest) {
+        self.asked.insert(request);
     }
 
     /// The last sequence number that any correct replica has executed.
@@ -188,12 +202,21 @@ impl Oracle {
         let mut state = self.states.last().cloned().ok_or("no state")?;
         at_batch(&mut state, n);
         self.clock = Time((self.clock.0 + 1).max(batch.time.0));
-        for (_, signed) in &batch.requests {
+        for (digest, signed) in &batch.requests {
             let request = &signed.request;
+            let honest = self.honest.get(request.client.0 as usize) == Some(&true);
+            if honest && !self.asked.contains(digest) {
+                return Err(format!(
+                    "I-5: {:?} never made a request executed at {n:?}",
+                    request.client
+                ));
+            }
             let op = match &request.operation {
                 Operation::CreateSession => {
                     let current = self.sessions.get(&request.client);
-                    if current.is_none_or(|current| current.epoch < request.session.epoch) {
+                    let epoch = current.map_or(0, |current| current.epoch);
+                    let well_formed = request.slot == Slot(0) && request.seq == 0;
+                    if well_formed && epoch < request.session.epoch {
                         self.sessions.insert(request.client, request.session);
                     }
                     continue;
@@ -203,7 +226,8 @@ impl Oracle {
             let last = self.slots.get(&(request.client, request.slot));
             let last = last.filter(|(session, _)| *session == request.session);
             let next = last.map_or(0, |(_, seq)| *seq) + 1;
-            if self.sessions.get(&request.client) != Some(&request.session) || request.seq != next {
+            let current = self.sessions.get(&request.client) == Some(&request.session);
+            if !current || request.slot.0 >= self.slot_limit || request.seq != next {
                 continue;
             }
             self.slots.insert((request.client, request.slot), (request.session, next));
