@@ -77,8 +77,9 @@ impl NamedBatch {
 
     /// The clients whose requests this replica cannot vouch for.
     pub fn unauthenticated(&self) -> impl Iterator<Item = ClientId> {
-        let unchecked = self.requests.iter().filter(|named| named.proof == Proof::Unchecked);
-        unchecked.map(|named| named.client)
+        // A body that the primary withholds is not its client's doing.
+        let unchecked = self.requests.iter().filter(|named| named.body.is_some());
+        unchecked.filter(|named| named.proof == Proof::Unchecked).map(|named| named.client)
     }
 
     /// Takes in `body` where the batch lacks it. The digest names it, so nobody's word is needed.

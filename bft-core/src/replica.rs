@@ -110,7 +110,7 @@ impl Config {
             view_timeout: Duration::from_secs(1),
             view_timeout_max: Duration::from_secs(64),
             status_interval: Duration::from_millis(100),
-            transfer_rate: 64 << 20,
+            transfer_rate: 32 << 20,
             heartbeat: Duration::from_secs(5),
             clock_tolerance: Duration::from_secs(10),
         }
@@ -267,10 +267,13 @@ impl<S: Service> Replica<S> {
 
     /// Checks what a link brought. See [`Authority::verify`].
     ///
-    /// Cost: no signature is checked of a request that could not execute, or that is here already with a better proof.
+    /// Cost: no signature is checked of a request that could not execute, or that is here already with a better proof, nor
+    /// of a CHECKPOINT that would change nothing.
     pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
-        if let Message::Request(m) = &message {
-            self.could_execute(&m.request)?;
+        match &message {
+            Message::Request(m) => self.could_execute(&m.request)?,
+            Message::Checkpoint(m) => self.could_count(m)?,
+            _ => {}
         }
         let known = |digest: &Digest| {
             self.requests.get(*digest).map_or(Proof::Unchecked, |pending| pending.proof)
@@ -394,8 +397,8 @@ impl<S: Service> Replica<S> {
             (Message::NewView(m), Peer::Replica(_)) => self.on_new_view(m, out),
             (Message::FetchBatch(m), Peer::Replica(i)) => self.on_fetch_batch(i, m, out),
             (Message::Batch(m), Peer::Replica(_)) => self.on_batch(m, &proofs, out),
-            (Message::StableCertificate(m), Peer::Replica(_)) => {
-                self.on_stable_certificate(m.into(), out)
+            (Message::StableCertificate(m), Peer::Replica(i)) => {
+                self.on_stable_certificate(Some(i), m.into(), out)
             }
             (Message::Status(m), Peer::Replica(i)) => self.on_status(i, m, out),
             (Message::Fetch(m), Peer::Replica(i)) => self.on_fetch(i, &m, out),

@@ -30,9 +30,14 @@ pub(super) struct Checkpoints<O> {
     /// The newest CHECKPOINTs of each replica that are beyond the high water mark: this replica has been left behind. As
     /// many as a replica may have above its stable one, and that too: the newest of each alone need not agree.
     ahead: BTreeMap<ReplicaId, BTreeMap<SequenceNumber, Checkpoint>>,
+    /// When each replica last sent one of those.
+    heard_ahead: BTreeMap<ReplicaId, Tick>,
     /// The checkpoint that a peer is fetching, and when it last did: it stays readable although it is not the newest.
     serving: Option<(SequenceNumber, Tick)>,
 }
+
+/// How long a replica's CHECKPOINTs beyond the high water mark are at least apart; what is missed comes as a certificate.
+const AHEAD_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a checkpoint stays readable for a peer that has stopped asking for it.
 const SERVED_FOR: Duration = Duration::from_secs(5);
@@ -48,6 +53,7 @@ impl<O: Object> Checkpoints<O> {
             stable_n: n,
             stable_record: PersistId(0),
             ahead: BTreeMap::new(),
+            heard_ahead: BTreeMap::new(),
             serving: None,
         }
     }
@@ -74,14 +80,17 @@ impl<O: Object> Checkpoints<O> {
         self.stable = certificate;
     }
 
+    /// Whether the state at checkpoint `n` is still here.
+    pub fn holds(&self, n: SequenceNumber) -> bool {
+        self.own.contains_key(&n)
+    }
+
     /// The state at checkpoint `n`, for a peer that fetches it.
     pub fn serve(&mut self, now: Tick, n: SequenceNumber) -> Option<&Objects<O>> {
         if !self.own.contains_key(&n) {
             return None;
         }
         self.serving = Some((n, now));
-        let stable = self.stable_n;
-        self.own.retain(|held, _| *held >= stable || *held == n);
         self.own.get(&n).map(|(_, objects)| objects)
     }
 
@@ -149,14 +158,16 @@ impl<O: Object> Checkpoints<O> {
         self.proved = self.proved.split_off(&n.next());
         self.ahead.values_mut().for_each(|of_one| *of_one = of_one.split_off(&n.next()));
         let served = self.serving.map(|(served, _)| served);
-        self.own.retain(|held, _| *held >= n || Some(*held) == served);
+        // The one before stays readable too: a peer may have heard of it just now.
+        let before = self.own.range(..n).next_back().map(|(before, _)| *before);
+        let kept = |held: &SequenceNumber| *held >= n || Some(*held) == served.or(before);
+        self.own.retain(|held, _| kept(held));
     }
 
     /// Stops serving a checkpoint that nobody has asked for in a while.
     pub fn expire(&mut self, now: Tick) {
         if self.serving.is_some_and(|(_, last)| now.since(last) > SERVED_FOR) {
             self.serving = None;
-            self.own = self.own.split_off(&self.stable_n);
         }
     }
 
@@ -178,8 +189,8 @@ impl<O: Object> Checkpoints<O> {
 
     pub fn check_invariants(&self, low: SequenceNumber, executed: SequenceNumber) {
         assert_eq!(self.stable_n, low, "the stable checkpoint is the low water mark");
-        let served = self.serving.map(|(n, _)| n);
-        assert!(self.own.keys().all(|n| (low <= *n || Some(*n) == served) && *n <= executed));
+        assert!(self.own.range(..low).count() <= 1, "one older checkpoint stays readable");
+        assert!(self.own.keys().all(|n| *n <= executed));
         assert!(self.own.contains_key(&low), "the stable checkpoint stays readable");
         assert!(self.votes.keys().all(|n| *n > low));
     }
@@ -210,6 +221,32 @@ impl<S: Service> Replica<S> {
         if n > self.log.low() {
             self.checkpoints.votes.entry(n).or_default().insert(m.replica, m);
             self.stabilize(n, out);
+        }
+    }
+
+    /// Errors: why `m` would change nothing, whoever signed it.
+    pub(super) fn could_count(&self, m: &Checkpoint) -> Result<(), Rejection> {
+        let due = m.n.0.is_multiple_of(self.config.checkpoint_interval);
+        if !due || m.n <= self.log.low() {
+            return Err(Rejection::OutsideWaterMarks);
+        }
+        let (votes, ahead) = (&self.checkpoints.votes, &self.checkpoints.ahead);
+        if m.n <= self.log.high() {
+            let known = votes.get(&m.n).and_then(|votes| votes.get(&m.replica));
+            return match known {
+                Some(first) if first.digest == m.digest => Err(Rejection::Duplicate),
+                Some(_) => Err(Rejection::ConflictingVote),
+                None => Ok(()),
+            };
+        }
+        let Some(of_one) = ahead.get(&m.replica) else { return Ok(()) };
+        // A correct replica takes no checkpoint as often as that.
+        let often = self.checkpoints.heard_ahead.get(&m.replica);
+        let often = often.is_some_and(|at| self.now.tick.since(*at) < AHEAD_PAUSE);
+        match of_one.contains_key(&m.n) {
+            true => Err(Rejection::Duplicate),
+            false if often => Err(Rejection::TooOften),
+            false => Ok(()),
         }
     }
 
@@ -244,9 +281,13 @@ impl<S: Service> Replica<S> {
     /// Errors: `OutsideWaterMarks`; `Duplicate`.
     pub(super) fn on_stable_certificate(
         &mut self,
+        from: Option<ReplicaId>,
         certificate: Arc<[Checkpoint]>,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
+        if let Some(donor) = from {
+            self.heed_donor(donor);
+        }
         let n = certificate.first().map_or(SequenceNumber(0), |m| m.n);
         if !n.0.is_multiple_of(self.config.checkpoint_interval) || n <= self.log.low() {
             return Err(Rejection::OutsideWaterMarks);
@@ -279,6 +320,7 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let most = self.config.window / self.config.checkpoint_interval + 2;
+        self.checkpoints.heard_ahead.insert(m.replica, self.now.tick);
         let of_one = self.checkpoints.ahead.entry(m.replica).or_default();
         if of_one.insert(m.n, m).is_some() {
             return Err(Rejection::Duplicate);

@@ -20,7 +20,7 @@ const ALWAYS_WHOLE: usize = 256;
 /// How many answers may wait for the tentative batch to commit.
 const MAX_HELD_READS: usize = 4096;
 /// How often the span for which a client must sign doubles.
-const MAX_DOUBLINGS: u32 = 6;
+const MAX_DOUBLINGS: u32 = 3;
 
 /// A request that has not executed here.
 #[derive(Clone, Debug)]

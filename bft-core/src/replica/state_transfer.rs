@@ -30,6 +30,8 @@ pub(super) struct Transfer<O> {
     /// What 2f+1 replicas signed.
     certificate: Arc<[Checkpoint]>,
     digest: Digest,
+    /// Whether some donor does not have this checkpoint any more, or does not answer, so that a newer one is better.
+    stale: bool,
     /// Whether the topmost part is known, to which the signed digest leads.
     aimed: bool,
     assembly: Assembly<StateObject<O>>,
@@ -85,8 +87,10 @@ impl<S: Service> Replica<S> {
         let Some(certificate) = certificate else { return };
         let Some((n, digest)) = certificate.first().map(|m| (m.n, m.digest)) else { return };
         match &mut self.transfer {
-            Some(transfer) if transfer.n >= n => return,
+            // What donors keep for this transfer is not given up for every newer state: the difference comes afterwards.
+            Some(transfer) if transfer.n >= n || !transfer.stale => return,
             Some(transfer) => {
+                transfer.stale = false;
                 transfer.aimed = false;
                 transfer.asked.clear();
                 (transfer.n, transfer.digest, transfer.certificate) = (n, digest, certificate);
@@ -98,6 +102,7 @@ impl<S: Service> Replica<S> {
                     n,
                     certificate,
                     digest,
+                    stale: false,
                     aimed: false,
                     assembly: Assembly::default(),
                     asked: BTreeMap::new(),
@@ -122,6 +127,7 @@ impl<S: Service> Replica<S> {
             let slow = |at: Tick| now.since(at) >= DONOR_PATIENCE;
             for (donor, _) in transfer.asked.iter().filter(|(_, (_, at))| slow(*at)) {
                 *transfer.failures.entry(*donor).or_default() += 1;
+                transfer.stale = true;
             }
             transfer.asked.retain(|_, (_, at)| !slow(*at));
             self.consider_transfer(out);
@@ -164,8 +170,8 @@ impl<S: Service> Replica<S> {
     /// A FETCH from a replica that has been left behind.
     ///
     /// Effects: sends the first parts asked for, as many as one message should hold.
-    /// Errors: `NoSuchCheckpoint`, where it is gone; the asker hears of a newer one by STATUS. `TooOften`, beyond what this
-    /// replica serves a second.
+    /// Errors: `NoSuchCheckpoint`, where it is gone; the asker is told of the newest. `TooOften`, beyond what this replica
+    /// serves a second.
     pub(super) fn on_fetch(
         &mut self,
         from: ReplicaId,
@@ -174,6 +180,11 @@ impl<S: Service> Replica<S> {
     ) -> Result<(), Rejection> {
         if self.serving.ready_at(self.now.tick).is_some() {
             return Err(Rejection::TooOften);
+        }
+        if !self.checkpoints.holds(m.n) {
+            let newest = self.checkpoints.stable_certificate().to_vec();
+            self.send(Destination::Replica(from), Message::StableCertificate(newest), None, out);
+            return Err(Rejection::NoSuchCheckpoint);
         }
         let objects =
             self.checkpoints.serve(self.now.tick, m.n).ok_or(Rejection::NoSuchCheckpoint)?;
@@ -190,6 +201,15 @@ impl<S: Service> Replica<S> {
         let message = Message::Parts(Parts { n: m.n, parts });
         self.send(Destination::Replica(from), message, None, out);
         Ok(())
+    }
+
+    /// `donor` has sent a certificate: where it was asked for parts, that is its answer.
+    pub(super) fn heed_donor(&mut self, donor: ReplicaId) {
+        if let Some(transfer) = &mut self.transfer
+            && transfer.asked.remove(&donor).is_some()
+        {
+            transfer.stale = true;
+        }
     }
 
     /// PARTS from a donor.

@@ -165,7 +165,7 @@ impl<S: Service> Replica<S> {
         }
         if !m.certificate.is_empty() {
             // Proved already, and mostly known.
-            let _ = self.on_stable_certificate(m.certificate.as_slice().into(), out);
+            let _ = self.on_stable_certificate(None, m.certificate.as_slice().into(), out);
         }
         self.join(out);
         self.seek_new_view(out);
