@@ -363,6 +363,11 @@ impl Authority {
             (Message::ViewChange(m), Peer::Replica(_)) => {
                 proofs.push((self.check_view_change(m)?, Proof::Signature));
             }
+            (Message::Unauthenticated(m), Peer::Replica(_)) => {
+                if m.clients.len() > ViewChange::MAX_NAMED {
+                    return Err(Rejection::TooLarge);
+                }
+            }
             (Message::NewView(m), Peer::Replica(_)) => self.check_new_view(m)?,
             (Message::Batch(m), Peer::Replica(_)) => {
                 proofs = self.check_batch(&m.batch, &known)?;

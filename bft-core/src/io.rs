@@ -432,6 +432,7 @@ impl fmt::Display for Message {
             Message::StableCertificate(all) => {
                 write!(f, " n={} signers={}", all.first().map_or(0, |m| m.n.0), all.len())
             }
+            Message::Unauthenticated(m) => write!(f, " {:?}", m.clients),
             Message::Suspect(m) => write!(f, " v={}", m.view),
             Message::ViewChange(m) => write!(
                 f,

@@ -261,6 +261,13 @@ pub struct Checkpoint {
     pub signature: Signature,
 }
 
+/// UNAUTHENTICATED: clients whose requests its sender holds and cannot authenticate. (decision 6)
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Unauthenticated {
+    /// Who. At most [`ViewChange::MAX_NAMED`].
+    pub clients: Vec<ClientId>,
+}
+
 /// SUSPECT: v. Its sender has lost patience with the primary of v, and promises nothing. (`docs/decisions/0007`)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Suspect {
@@ -493,6 +500,8 @@ pub enum Message {
     Checkpoint(Checkpoint),
     /// 2f+1 CHECKPOINTs that prove one state, ascending by replica: whoever holds them to whoever lags.
     StableCertificate(Vec<Checkpoint>),
+    /// Backup to primary.
+    Unauthenticated(Unauthenticated),
     /// Backup to all.
     Suspect(Suspect),
     /// Replica to all, and whoever holds it to whoever lacks it.
@@ -533,6 +542,7 @@ impl Message {
             Message::Committed(_) => "COMMITTED",
             Message::Checkpoint(_) => "CHECKPOINT",
             Message::StableCertificate(_) => "STABLE",
+            Message::Unauthenticated(_) => "UNAUTHENTICATED",
             Message::Suspect(_) => "SUSPECT",
             Message::ViewChange(_) => "VIEW-CHANGE",
             Message::NewView(_) => "NEW-VIEW",

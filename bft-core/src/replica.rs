@@ -132,6 +132,8 @@ pub struct Replica<S: Service> {
     config: Config,
     authority: Authority,
     service: S,
+    /// Whether there has been an input.
+    started: bool,
     /// The instant of the input that is being handled.
     now: Now,
     /// v: the current view.
@@ -200,6 +202,7 @@ impl<S: Service> Replica<S> {
             config,
             authority,
             service,
+            started: false,
             now: Now::default(),
             view,
             log: Log::new(n, config.window),
@@ -241,6 +244,9 @@ impl<S: Service> Replica<S> {
             return;
         }
         self.now = now;
+        if !core::mem::replace(&mut self.started, true) {
+            self.resume(out);
+        }
         match input {
             Input::Message(message) => {
                 let from = message.from();
@@ -389,6 +395,7 @@ impl<S: Service> Replica<S> {
             (Message::Commit(m), Peer::Replica(i)) => self.on_commit(i, m, out),
             (Message::Committed(m), Peer::Replica(i)) => self.on_committed(i, m, &proofs, out),
             (Message::Checkpoint(m), Peer::Replica(_)) => self.on_checkpoint(m, out),
+            (Message::Unauthenticated(m), Peer::Replica(i)) => self.on_unauthenticated(i, &m),
             (Message::Suspect(m), Peer::Replica(i)) => self.on_suspect(i, m, out),
             (Message::ViewChange(m), Peer::Replica(_)) => match proofs.first() {
                 Some((digest, _)) => self.on_view_change(*digest, m, out),

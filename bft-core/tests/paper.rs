@@ -250,9 +250,14 @@ fn a_request_that_a_backup_cannot_check_is_held_until_f_backups_vouch() {
     let batch = vec![BatchEntry::Inline(request)];
     let m = PrePrepare { view: View(0), n: SequenceNumber(2), time: group.now.wall, batch };
     group.give(replica(0), 1, Message::PrePrepare(m));
-    assert!(group.wire.is_empty(), "no vote for what nobody vouches for");
+    let voted =
+        |group: &Cluster| group.wire.iter().any(|(_, _, m)| matches!(m, Message::Prepare(_)));
+    assert!(!voted(&group), "no vote for what nobody vouches for");
+    let named =
+        |m: &Message| matches!(m, Message::Unauthenticated(m) if m.clients == [ClientId(0)]);
+    assert!(group.wire.iter().any(|(_, _, m)| named(m)), "the primary hears of it");
     group.give(replica(0), 1, prepare(2, digest));
-    assert!(group.wire.is_empty(), "the primary's word is not enough");
+    assert!(!voted(&group), "the primary's word is not enough");
     group.give(replica(2), 1, prepare(2, digest));
     assert!(group.wire.iter().any(|(_, _, m)| *m == prepare(2, digest)));
 }
@@ -481,11 +486,8 @@ fn a_replica_recovers_from_its_records_and_goes_on() {
     let op = Bytes::from_static(b"get");
     let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
     group.give(CLIENT, 2, Message::Read(read));
-    assert_eq!(
-        group.replies,
-        [],
-        "no read before it has executed what it may have executed before"
-    );
+    let reads = group.replies.iter().filter(|(_, m)| matches!(m, Message::ReadReply(_)));
+    assert_eq!(reads.count(), 0, "no read before it has executed what it may have executed before");
     group.repair();
     assert_eq!(group.executed(), [6; 4]);
     group.ask(0, Cluster::request(6, b"\x01"));

@@ -94,6 +94,7 @@ impl<S: Service> Replica<S> {
             Message::PrePrepare(_)
                 | Message::Prepare(_)
                 | Message::Commit(_)
+                | Message::Unauthenticated(_)
                 | Message::Suspect(_)
                 | Message::ViewChange(_)
                 | Message::NewView(_)

@@ -120,7 +120,8 @@ impl<S: Service> Replica<S> {
         let Some(grounds) = found.collect::<Option<Vec<Named>>>() else { return };
         let view_changes: Vec<&ViewChange> = grounds.iter().map(|(_, m)| &**m).collect();
         let fit = |((i, _), found): (&(ReplicaId, Digest), &&ViewChange)| {
-            (found.replica, found.view) == (*i, m.view) && self.is_current(found)
+            let current = self.is_current(found) || self.is_entered_by_quorum();
+            (found.replica, found.view) == (*i, m.view) && current
         };
         let genuine = m.view_changes.iter().zip(&view_changes).all(fit);
         let choice = choose(self.config.size, self.config.window, &view_changes);
@@ -136,7 +137,7 @@ impl<S: Service> Replica<S> {
     }
 
     /// Whether the sender of `m` has not lost its memory since. (decision 13)
-    fn is_current(&self, m: &ViewChange) -> bool {
+    pub(super) fn is_current(&self, m: &ViewChange) -> bool {
         m.incarnation >= self.agreed_incarnation(m.replica)
     }
 

@@ -3,7 +3,7 @@
 use super::view_change::Named;
 use super::{Config, Replica};
 use crate::auth::{Authority, Proof};
-use crate::io::{Batch, Record};
+use crate::io::{Batch, Output, Record};
 use crate::log::{NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{Checkpoint, NewView};
 use crate::objects::Objects;
@@ -135,6 +135,15 @@ impl<S: Service> Replica<S> {
             None => {}
         }
         Ok(replica)
+    }
+
+    /// What a restart found half done goes on.
+    pub(super) fn resume(&mut self, out: &mut Vec<Output>) {
+        let under_way = self.log.numbers().filter(|n| *n > self.executed);
+        for n in under_way.collect::<Vec<_>>() {
+            self.advance(n, out);
+        }
+        self.execute_ready(out);
     }
 
     /// A view that has not begun is asked for again; one that has awaits what it chose and was not voted for.

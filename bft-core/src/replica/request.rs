@@ -5,8 +5,8 @@ use crate::auth::Proof;
 use crate::io::{Destination, Output, Rejection};
 use crate::log::{Entry, NamedBatch};
 use crate::messages::{
-    Message, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId, SignedRequest,
-    ViewChange, result_digest,
+    Message, Operation, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId,
+    SignedRequest, Unauthenticated, ViewChange, result_digest,
 };
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
@@ -54,6 +54,10 @@ pub(super) struct Requests {
     timed: BTreeMap<Digest, (ClientId, Tick)>,
     /// Clients that must sign, because some replica could not authenticate them. (decision 6)
     demoted: BTreeMap<ClientId, Demotion>,
+    /// Which backups have complained to this replica, the primary, of a client's MACs.
+    complaints: BTreeMap<ClientId, BTreeSet<ReplicaId>>,
+    /// Up to which sequence number this replica need not complain of a client again.
+    complained: BTreeMap<ClientId, SequenceNumber>,
 }
 
 /// How long a client has to sign.
@@ -231,8 +235,8 @@ impl Requests {
         assert!(self.timed.keys().all(|digest| self.pending.contains_key(digest)));
         let on_lanes: usize = self.lanes.values().map(Vec::len).sum();
         assert_eq!(on_lanes, self.pending.len());
-        // A third may have come while the first was executed tentatively; then that was undone.
-        assert!(self.lanes.values().all(|waiting| (1..=3).contains(&waiting.len())));
+        // A third may have come while the first was executed tentatively; then that was undone. A CREATE-SESSION besides.
+        assert!(self.lanes.values().all(|waiting| (1..=4).contains(&waiting.len())));
     }
 }
 
@@ -279,6 +283,47 @@ impl<S: Service> Replica<S> {
             let until = self.executed.plus(span << times);
             self.requests.demoted.insert(client, Demotion { until, times });
         }
+    }
+
+    /// Tells the primary of clients whose requests hold up `batch` here, once a window each. A client whose MACs are good for
+    /// the primary alone would else hold up every batch until somebody else vouches.
+    pub(super) fn complain(&mut self, batch: &NamedBatch, out: &mut Vec<Output>) {
+        let (executed, until) = (self.executed, self.executed.plus(self.config.window));
+        let complained = &mut self.requests.complained;
+        let mut clients: Vec<_> = batch.unauthenticated().collect();
+        clients.retain(|c| complained.get(c).is_none_or(|until| executed > *until));
+        clients.truncate(ViewChange::MAX_NAMED);
+        if clients.is_empty() {
+            return;
+        }
+        complained.extend(clients.iter().map(|client| (*client, until)));
+        let message = Message::Unauthenticated(Unauthenticated { clients });
+        self.send(Destination::Replica(self.primary()), message, None, out);
+    }
+
+    /// UNAUTHENTICATED from `from`: f+1 of them, one correct, have a client sign.
+    ///
+    /// Errors: `NotPrimary`; `UnknownSession`, for a client that is not registered.
+    pub(super) fn on_unauthenticated(
+        &mut self,
+        from: ReplicaId,
+        m: &Unauthenticated,
+    ) -> Result<(), Rejection> {
+        if !self.is_primary() {
+            return Err(Rejection::NotPrimary);
+        }
+        for client in &m.clients {
+            if client.0 as usize >= self.authority.clients() {
+                return Err(Rejection::UnknownSession);
+            }
+            let complaints = self.requests.complaints.entry(*client).or_default();
+            complaints.insert(from);
+            if complaints.len() >= self.config.size.weak() {
+                self.requests.complaints.remove(client);
+                self.demote(core::slice::from_ref(client));
+            }
+        }
+        Ok(())
     }
 
     /// Whether what `client` asks for, with this proof, must not be proposed.
@@ -353,6 +398,7 @@ impl<S: Service> Replica<S> {
             if self.requests.on_lane(client, slot).any(same_seq) {
                 return Err(Rejection::SlotConflict);
             }
+            self.make_room_for_session(&request.request)?;
         }
         if proposed.is_none() {
             // Also where it was known: a demoted client's request waited for this proof.
@@ -361,6 +407,25 @@ impl<S: Service> Replica<S> {
         let pending = Pending { digest, request: request.clone(), proof, proposed };
         self.requests.insert(pending, self.now.tick);
         self.vouch(digest, proof, out);
+        Ok(())
+    }
+
+    /// One CREATE-SESSION of a client waits at a time, the newest; any number would fit otherwise.
+    ///
+    /// Errors: `SlotConflict`, where a newer one waits.
+    fn make_room_for_session(&mut self, request: &Request) -> Result<(), Rejection> {
+        if request.operation != Operation::CreateSession {
+            return Ok(());
+        }
+        let mut on_lane = self.requests.on_lane(request.client, request.slot);
+        let other = on_lane.find(|p| p.request.request.operation == Operation::CreateSession);
+        let other = other.map(|other| (other.digest, other.request.request.session));
+        drop(on_lane);
+        let Some((older, session)) = other else { return Ok(()) };
+        if session > request.session {
+            return Err(Rejection::SlotConflict);
+        }
+        self.requests.remove(older);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::log::{Decision, NamedBatch};
 use crate::messages::{BatchBody, Commit, Committed, FetchBatch, Held, Message, Prepare, Status};
 use crate::service::Service;
-use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick};
+use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick, View};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -28,11 +28,13 @@ pub(super) struct Repairs {
     executed: Option<SequenceNumber>,
     /// How many batches it may fetch until its next STATUS.
     batches: u64,
+    /// The view that has begun there, when it last said so.
+    pub active_in: Option<View>,
 }
 
 impl Repairs {
     pub fn new(window: u64) -> Self {
-        Self { answered: None, executed: None, batches: window }
+        Self { answered: None, executed: None, batches: window, active_in: None }
     }
 }
 
@@ -110,6 +112,7 @@ impl<S: Service> Replica<S> {
             answered: Some(self.now.tick),
             executed: Some(m.executed),
             batches: self.config.window,
+            active_in: m.active.then_some(m.view),
         };
         self.repair_view(from, &m, out);
         if m.view > self.view {

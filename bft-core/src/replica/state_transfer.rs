@@ -203,12 +203,14 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
-    /// `donor` has sent a certificate: where it was asked for parts, that is its answer.
-    pub(super) fn heed_donor(&mut self, donor: ReplicaId) {
+    /// `donor` has sent a certificate: where it was asked for parts, that is its answer, and the others are asked before it.
+    pub(super) fn heed_donor(&mut self, donor: ReplicaId, out: &mut Vec<Output>) {
         if let Some(transfer) = &mut self.transfer
             && transfer.asked.remove(&donor).is_some()
         {
             transfer.stale = true;
+            *transfer.failures.entry(donor).or_default() += 1;
+            self.ask_donors(out);
         }
     }
 

@@ -78,6 +78,8 @@ impl Suspicion {
     pub fn end_view(&mut self, base: Duration, max: Duration) {
         self.timeout = if self.progressed { base } else { (self.timeout * 2).min(max) };
         self.progressed = false;
+        // The next view has its own time.
+        self.wakes_at = None;
         self.suspects.clear();
         self.under_way_since = None;
         self.awaited_since = None;

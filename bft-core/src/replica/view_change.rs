@@ -150,11 +150,16 @@ impl<S: Service> Replica<S> {
         if m.view < self.view || m.view == self.view && self.is_active() {
             return Err(Rejection::WrongView);
         }
-        if m.incarnation < self.agreed_incarnation(m.replica) {
-            return Err(Rejection::OldIncarnation);
-        }
         let (replica, m) = (m.replica, Arc::new(m));
         let awaited = self.view_changes.missing().contains(&digest);
+        if !self.is_current(&m) {
+            if !awaited || !self.is_entered_by_quorum() {
+                return Err(Rejection::OldIncarnation);
+            }
+            self.view_changes.named.insert(digest, m);
+            self.seek_new_view(out);
+            return Ok(());
+        }
         let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
         match known {
             Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
@@ -170,6 +175,16 @@ impl<S: Service> Replica<S> {
         self.join(out);
         self.seek_new_view(out);
         Ok(())
+    }
+
+    /// Whether 2f+1 replicas say that the current view has begun at theirs.
+    ///
+    /// Then its NEW-VIEW may hold a VIEW-CHANGE that its sender has forgotten since. f+1 correct replicas entered the view
+    /// before they executed RECOVER, so nothing that needs the new incarnation's vote has committed in a lower one: that would
+    /// take f+1 other correct replicas, and there are only 2f+1.
+    pub(super) fn is_entered_by_quorum(&self) -> bool {
+        let entered = self.repairs.iter().filter(|r| r.active_in == Some(self.view));
+        entered.count() >= self.config.size.quorum()
     }
 
     /// Follows f+1 others, of whom one is correct, to the view that at least one correct replica wants; and follows the
