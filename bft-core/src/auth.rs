@@ -8,6 +8,7 @@ use crate::messages::{
     BatchEntry, Checkpoint, Claim, Fetch, Message, NewKey, NewView, SignedRequest, Status,
     ViewChange,
 };
+use crate::planted::{Planted, planted};
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
 };
@@ -332,7 +333,7 @@ impl Authority {
         match (&message, from) {
             (Message::Request(request), Peer::Client(client)) => {
                 self.check_limits(request)?;
-                if request.request.client != client {
+                if request.request.client != client && !planted(Planted::SenderUnchecked) {
                     return Err(Rejection::WrongSender);
                 }
                 // A signature is checked even on the client's own link: it may have to convince others.
@@ -439,6 +440,7 @@ impl Authority {
         let public = self.replicas.get(m.replica.index()).ok_or(Rejection::WrongSender)?;
         let signed = checkpoint_signing_digest(self.group, m.n, &m.digest, m.replica);
         let genuine = self.crypto.verify(public, &signed, &m.signature);
+        let genuine = genuine || planted(Planted::SignatureUnchecked);
         if genuine { Ok(()) } else { Err(Rejection::BadSignature) }
     }
 

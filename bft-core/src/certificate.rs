@@ -1,6 +1,7 @@
 //! Quorums by distinct sender: the only way to count votes.
 
 use crate::io::Rejection;
+use crate::planted::{Planted, planted};
 use crate::types::{Digest, ReplicaId};
 use alloc::vec::Vec;
 
@@ -35,7 +36,8 @@ impl Certificate {
 
     /// How many replicas voted for `digest`.
     pub fn count(&self, digest: Digest) -> usize {
-        self.votes.iter().filter(|(_, voted)| *voted == digest).count()
+        let any = planted(Planted::DigestUnchecked);
+        self.votes.iter().filter(|(_, voted)| any || *voted == digest).count()
     }
 
     /// How many replicas other than `except` voted for `digest`.

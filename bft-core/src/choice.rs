@@ -5,6 +5,7 @@
 //! vouches for it. "The highest view wins" alone would let one liar overwrite a committed batch.
 
 use crate::messages::{Checkpoint, Claim, ViewChange, null_request};
+use crate::planted::{Planted, planted};
 use crate::types::{ClusterSize, Digest, SequenceNumber};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -63,19 +64,27 @@ fn choose_at(
     n: SequenceNumber,
 ) -> Option<Option<Digest>> {
     let prepared: Vec<Option<&Claim>> = view_changes.iter().map(|m| prepared_at(m, n)).collect();
-    let candidates: BTreeSet<_> =
+    let mut candidates: BTreeSet<_> =
         prepared.iter().flatten().map(|claim| (Reverse(claim.view), claim.digest)).collect();
+    if planted(Planted::LowerViewWins) {
+        candidates = candidates.pop_last().into_iter().collect();
+    }
     for (Reverse(view), digest) in candidates {
         // A1: a quorum prepared nothing later, and nothing else in the same view.
         let no_rival = |claim: &&Option<&Claim>| {
-            claim.is_none_or(|c| c.view < view || c.view == view && c.digest == digest)
+            let lower = planted(Planted::LowerViewWins);
+            claim.is_none_or(|c| lower || c.view < view || c.view == view && c.digest == digest)
         };
         // A2: a correct replica pre-prepared it, in that view or later.
-        let vouches = |m: &&&ViewChange| pre_prepared_in(m, n, digest) >= Some(view);
+        let believed = planted(Planted::HighestViewWins);
+        let vouches = |m: &&&ViewChange| believed || pre_prepared_in(m, n, digest) >= Some(view);
         if prepared.iter().filter(no_rival).count() >= size.quorum()
             && view_changes.iter().filter(vouches).count() >= size.weak()
         {
             return Some(Some(digest));
+        }
+        if planted(Planted::InvalidClaimMasks) {
+            return Some(None);
         }
     }
     // B: a quorum prepared nothing at all.

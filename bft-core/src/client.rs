@@ -7,6 +7,7 @@ use crate::messages::{
     Message, Operation, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId,
     SignedRequest,
 };
+use crate::planted::{Planted, planted};
 use crate::types::{
     ClientId, ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, Slot, Tick, View,
 };
@@ -280,7 +281,9 @@ impl Client {
     /// Asks every replica at once. [CL02 §5.1.3]
     fn read(&mut self, now: Tick, token: u64, op: Bytes, out: &mut Vec<ClientOutput>) {
         self.last_attempt += 1;
-        let attempt = self.last_attempt;
+        let unused = |attempt: &u64| !self.reads.contains_key(attempt);
+        let reused = (1..).find(unused).filter(|_| planted(Planted::AttemptReused));
+        let attempt = reused.unwrap_or(self.last_attempt);
         let (session, replier) = (self.session, self.replier);
         out.push(ClientOutput::Broadcast(Message::Read(Read {
             session,
@@ -614,7 +617,7 @@ impl Call {
         let matches = |a: &Vote, b: &Vote| {
             // Committed replies may carry any view, tentative ones the same. (decision 2)
             let views = match (a.tentative, b.tentative) {
-                (Some(a), Some(b)) => a == b,
+                (Some(a), Some(b)) => a == b || planted(Planted::TentativeViewsMixed),
                 _ => true,
             };
             (a.n, a.digest) == (b.n, b.digest) && views
@@ -678,7 +681,8 @@ impl ReadVote {
     }
 
     fn matches(&self, other: &ReadVote) -> bool {
-        (self.version, self.digest) == (other.version, other.digest)
+        let any = planted(Planted::ReadsWithoutVersion);
+        (any || self.version == other.version) && self.digest == other.digest
     }
 }
 
@@ -691,7 +695,8 @@ impl ReadCall {
             return ReadVerdict { result: None, hopeless: false };
         };
         let refusals = votes().filter(|vote| vote.digest.is_none()).count();
-        if support(best) < size.quorum() || best.digest.is_none() {
+        let enough = if planted(Planted::ReadsOnWeak) { size.weak() } else { size.quorum() };
+        if support(best) < enough || best.digest.is_none() {
             let hopeless = support(best) + missing < size.quorum() || refusals >= size.weak();
             return ReadVerdict { result: None, hopeless };
         }

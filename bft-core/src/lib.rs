@@ -14,7 +14,7 @@
 )]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 extern crate std;
 
 pub mod auth;
@@ -26,6 +26,7 @@ pub mod io;
 pub mod log;
 pub mod messages;
 pub mod objects;
+pub mod planted;
 pub mod replica;
 pub mod service;
 pub mod sessions;

@@ -1,5 +1,6 @@
 //! The nouns of the protocol, each its own type so that two cannot be swapped.
 
+use crate::planted::{Planted, planted};
 use alloc::string::String;
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::fmt;
@@ -272,6 +273,9 @@ impl ClusterSize {
 
     /// A strong quorum: any two share a correct replica. `ceil((n + f + 1) / 2)`, which is 2f+1 at n = 3f+1.
     pub fn quorum(self) -> usize {
+        if planted(Planted::QuorumOfTwoF) {
+            return 2 * self.f as usize;
+        }
         (self.n + self.f + 1).div_ceil(2) as usize
     }
 

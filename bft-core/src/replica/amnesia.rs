@@ -9,6 +9,7 @@ use super::Replica;
 use crate::auth::{Credential, Signature};
 use crate::io::{Destination, Output, Record};
 use crate::messages::{Message, Operation, Outcome, Reply, Request, SessionId, SignedRequest};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{ClientId, PersistId, ReplicaId, SequenceNumber, Slot, View};
 use alloc::collections::BTreeMap;
@@ -42,7 +43,7 @@ impl<S: Service> Replica<S> {
     ) -> Self {
         let mut replica = Self::new(config, authority, service);
         // A group of one has nobody to ask, and nobody to contradict.
-        if replica.config.size.n() > 1 {
+        if replica.config.size.n() > 1 && !planted(Planted::UnmutedAtOnce) {
             replica.forget(incarnation);
         }
         replica
@@ -151,6 +152,7 @@ impl<S: Service> Replica<S> {
         let mut views: Vec<View> = amnesia.replies.values().map(|(_, view)| *view).collect();
         views.sort_unstable_by(|a, b| b.cmp(a));
         let view = views.get(self.config.size.f()).copied().unwrap_or_default();
+        let view = if planted(Planted::UnmutedIntoOldView) { View(0) } else { view };
         if view > self.view {
             // It asks for the view like anyone who lags, and is sent the NEW-VIEW if it has begun.
             self.start_view_change(view, out);

@@ -5,6 +5,7 @@ use crate::auth::{Signature, checkpoint_signing_digest};
 use crate::io::{Alarm, Destination, Job, Output, Record, Rejection};
 use crate::messages::{Checkpoint, Message};
 use crate::objects::Objects;
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::tree::Object;
 use crate::types::{Digest, PersistId, ReplicaId, SequenceNumber, Tick};
@@ -128,6 +129,9 @@ impl<O: Object> Checkpoints<O> {
         };
         newest_first.filter(|(n, _)| !self.own.contains_key(n)).find_map(|(n, digest)| {
             let matching = all.iter().filter(|m| (m.n, m.digest) == (n, digest));
+            if planted(Planted::SignerCountsTwice) && matching.clone().count() >= quorum {
+                return Some(matching.take(quorum).map(|m| **m).collect());
+            }
             // One that was beyond the window first and is inside it now may be held twice.
             let signers: BTreeMap<ReplicaId, Checkpoint> =
                 matching.map(|m| (m.replica, **m)).collect();
@@ -321,6 +325,7 @@ impl<S: Service> Replica<S> {
     ) -> Result<(), Rejection> {
         let most = self.config.window / self.config.checkpoint_interval + 2;
         self.checkpoints.heard_ahead.insert(m.replica, self.now.tick);
+        let most = if planted(Planted::AheadKeepsNewest) { 1 } else { most };
         let of_one = self.checkpoints.ahead.entry(m.replica).or_default();
         if of_one.insert(m.n, m).is_some() {
             return Err(Rejection::Duplicate);
@@ -334,8 +339,9 @@ impl<S: Service> Replica<S> {
 
     /// Makes the checkpoint at `n` stable if 2f+1 replicas signed the state that is also here.
     fn stabilize(&mut self, n: SequenceNumber, out: &mut Vec<Output>) {
-        let quorum = self.config.size.quorum();
-        let certificate = self.checkpoints.certificate(n, quorum);
+        let size = self.config.size;
+        let enough = if planted(Planted::CheckpointOnWeak) { size.weak() } else { size.quorum() };
+        let certificate = self.checkpoints.certificate(n, enough);
         let (Some(certificate), Some((own, _))) = (certificate, self.checkpoints.own.get(&n))
         else {
             return;

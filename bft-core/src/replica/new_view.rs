@@ -10,6 +10,7 @@ use crate::log::NamedBatch;
 use crate::messages::{
     BatchBody, Message, NewView, Status, ViewChange, batch_digest, null_request,
 };
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Time};
 use alloc::sync::Arc;
@@ -59,6 +60,10 @@ impl<S: Service> Replica<S> {
         };
         // A3, and the checkpoint itself: what is not here is asked for by STATUS. [CL02 §4.5]
         if m.stable > self.log.low() || !self.holds_chosen(&m) {
+            if planted(Planted::SecondNewView) {
+                self.authority.sign_new_view(&mut m);
+                self.send(Destination::Replicas, Message::NewView(m), None, out);
+            }
             return;
         }
         self.authority.sign_new_view(&mut m);

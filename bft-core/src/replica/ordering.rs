@@ -5,6 +5,7 @@ use crate::auth::Proof;
 use crate::io::{Alarm, Destination, Output, Record, Rejection, Timer};
 use crate::log::{NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{BatchEntry, Commit, Message, PrePrepare, Prepare, Request, batch_digest};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::sessions::Standing;
 use crate::types::{ClientId, Digest, ReplicaId, SequenceNumber, Slot};
@@ -331,6 +332,7 @@ impl<S: Service> Replica<S> {
             }
         }
         if let Some(message) = message {
+            let after = after.filter(|_| !planted(Planted::VoteBeforeDurable));
             self.send(Destination::Replicas, message, after, out);
         }
     }
@@ -366,7 +368,9 @@ impl<S: Service> Replica<S> {
         else {
             return false;
         };
-        entry.commits.count(own) >= self.config.size.quorum()
+        let size = self.config.size;
+        let enough = if planted(Planted::CommitsAreClaims) { size.weak() } else { size.quorum() };
+        entry.commits.count(own) >= enough
     }
 
     /// A quorum that committed another batch than the one *prepared* here: two quorums share a correct replica, so more

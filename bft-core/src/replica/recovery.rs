@@ -7,6 +7,7 @@ use crate::io::{Batch, Output, Record};
 use crate::log::{NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{Checkpoint, NewView};
 use crate::objects::Objects;
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{Digest, PersistId, SequenceNumber, Tick, View};
 use alloc::sync::Arc;
@@ -110,6 +111,9 @@ impl<S: Service> Replica<S> {
             && certified != found
         {
             return Err(RecoverError::WrongSnapshot { certified, found });
+        }
+        if planted(Planted::TableLostAtRestart) {
+            snapshot.objects.forget_slots();
         }
         let mut replica = Self::at(config, authority, service, remembered.view, snapshot);
         replica.read_gate = remembered.reached.max(replica.executed);

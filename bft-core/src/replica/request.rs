@@ -8,6 +8,7 @@ use crate::messages::{
     Message, Operation, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId,
     SignedRequest, Unauthenticated, ViewChange, result_digest,
 };
+use crate::planted::{Planted, planted};
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
 use crate::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot, Tick};
@@ -272,6 +273,9 @@ impl<S: Service> Replica<S> {
     /// These clients must sign from now on: where the list is full, all must. (decision 6)
     pub(super) fn demote(&mut self, named: &[ClientId]) {
         let all = named.len() >= ViewChange::MAX_NAMED;
+        if all && planted(Planted::NamingManyDemotesNobody) {
+            return;
+        }
         let everyone = (0..self.authority.clients() as u32).map(ClientId).filter(|_| all);
         let one_by_one = named.iter().copied().filter(|_| !all);
         for client in one_by_one.chain(everyone) {
@@ -568,6 +572,8 @@ impl<S: Service> Replica<S> {
         };
         let stable = Some(self.checkpoints.stable_record()).filter(|_| n <= self.log.low());
         let after = stable.or_else(|| self.log.get(n).and_then(Entry::executable_after));
+        let early = n > self.executed && planted(Planted::TentativeReplyBeforeDurable);
+        let after = after.filter(|_| !early);
         self.send(request.client.into(), Message::Reply(reply), after, out);
     }
 }

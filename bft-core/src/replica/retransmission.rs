@@ -7,6 +7,7 @@ use crate::auth::Proof;
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::log::{Decision, NamedBatch};
 use crate::messages::{BatchBody, Commit, Committed, FetchBatch, Held, Message, Prepare, Status};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick, View};
 use alloc::collections::BTreeSet;
@@ -138,7 +139,12 @@ impl<S: Service> Replica<S> {
         let to = Destination::Replica(from);
         if m.stable < self.log.low() {
             let certificate = self.checkpoints.stable_certificate().to_vec();
-            self.send(to, Message::StableCertificate(certificate), None, out);
+            if planted(Planted::AheadKeepsNewest) {
+                let one_by_one = certificate.into_iter().map(Message::Checkpoint);
+                one_by_one.for_each(|message| self.send(to, message, None, out));
+            } else {
+                self.send(to, Message::StableCertificate(certificate), None, out);
+            }
         }
         for checkpoint in self.checkpoints.votes_of(self.config.me) {
             self.send(to, Message::Checkpoint(*checkpoint), None, out);
@@ -303,6 +309,9 @@ impl<S: Service> Replica<S> {
         if let Some(entry) = self.log.get_mut(n) {
             entry.committed = Some((named, after));
             entry.decisions.clear();
+            if planted(Planted::ClaimClearsHistory) {
+                entry.history = Default::default();
+            }
         }
         self.execute_ready(out);
     }

@@ -8,6 +8,7 @@ use super::Replica;
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::messages::{Checkpoint, Fetch, Message, Parts, TransferProgress};
 use crate::objects::{Objects, StateObject};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::tree::parts::{Address, Assembly, state_digest};
 use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
@@ -125,7 +126,8 @@ impl<S: Service> Replica<S> {
             }
             let now = self.now.tick;
             let slow = |at: Tick| now.since(at) >= DONOR_PATIENCE;
-            for (donor, _) in transfer.asked.iter().filter(|(_, (_, at))| slow(*at)) {
+            let given_up = transfer.asked.iter().filter(|(_, (_, at))| slow(*at));
+            for (donor, _) in given_up.filter(|_| !planted(Planted::DeadDonor)) {
                 *transfer.failures.entry(*donor).or_default() += 1;
                 transfer.stale = true;
             }
@@ -270,6 +272,9 @@ impl<S: Service> Replica<S> {
         self.objects = Objects { tree, ..Objects::default() };
         let digest = self.objects.digest();
         assert_eq!(digest, transfer.digest, "every part was checked");
+        if planted(Planted::TableLostInTransfer) {
+            self.objects.forget_slots();
+        }
         self.recoveries_until = self.recoveries_end_at();
         self.executed = n;
         self.proposed = self.proposed.max(n);

@@ -8,6 +8,7 @@ use super::Replica;
 use crate::io::{Destination, Output, Rejection, Timer};
 use crate::log::NamedBatch;
 use crate::messages::{Message, Suspect};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{ClientId, ReplicaId, Tick};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -76,7 +77,9 @@ impl Suspicion {
 
     /// The view ends. One that brought nothing new doubles the next one's time, up to `max`; any other resets it to `base`.
     pub fn end_view(&mut self, base: Duration, max: Duration) {
-        self.timeout = if self.progressed { base } else { (self.timeout * 2).min(max) };
+        let doubles = !self.progressed || planted(Planted::TimerNeverResets);
+        let doubles = doubles && !planted(Planted::TimerNeverDoubles);
+        self.timeout = if doubles { (self.timeout * 2).min(max) } else { base };
         self.progressed = false;
         // The next view has its own time.
         self.wakes_at = None;
@@ -248,7 +251,9 @@ impl<S: Service> Replica<S> {
 
     /// Whether a batch is pre-prepared here that has not executed.
     fn is_under_way(&self) -> bool {
-        let next = self.log.numbers().rev().take_while(|n| *n > self.executed);
+        let executed = self.tentative().filter(|_| planted(Planted::TimerStopsTentatively));
+        let executed = executed.unwrap_or(self.executed);
+        let next = self.log.numbers().rev().take_while(|n| *n > executed);
         let mut entries = next.filter_map(|n| self.log.get(n));
         entries.any(|entry| entry.pre_prepare.is_some() || entry.awaited.is_some())
     }

@@ -8,6 +8,7 @@ use super::Replica;
 use crate::auth::Signature;
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::messages::{Message, NewView, Status, ViewChange};
+use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{ClientId, Digest, ReplicaId, View};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -112,6 +113,7 @@ impl<S: Service> Replica<S> {
     pub(super) fn own_view_change(&self, unauthenticated: Vec<ClientId>) -> Named {
         let entries = || self.log.numbers().filter_map(|n| Some((n, self.log.get(n)?)));
         let prepared = entries().filter_map(|(n, entry)| entry.history.prepared_claim(n));
+        let prepared = prepared.filter(|_| !planted(Planted::PreparedDropped));
         let pre_prepared = entries().flat_map(|(n, entry)| entry.history.pre_prepared_claims(n));
         let mut m = ViewChange {
             view: self.view,
@@ -163,7 +165,9 @@ impl<S: Service> Replica<S> {
         let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
         match known {
             Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
-            Some(_) if awaited => drop(self.view_changes.named.insert(digest, m.clone())),
+            Some(_) if awaited || planted(Planted::ViewChangesUnbounded) => {
+                drop(self.view_changes.named.insert(digest, m.clone()))
+            }
             Some((_, view)) if view > m.view => return Err(Rejection::WrongView),
             Some((_, view)) if view == m.view => return Err(Rejection::ConflictingVote),
             _ => drop(self.view_changes.newest.insert(replica, (digest, m.clone()))),

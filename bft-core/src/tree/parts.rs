@@ -1,6 +1,7 @@
 //! A tree in parts that can travel: each is checked against a digest that is already trusted before anything is made of it.
 
 use super::{Child, Leaf, Node, Object, ObjectId, Tree};
+use crate::planted::{Planted, planted};
 use crate::types::{Digest, Domain, Hasher, SequenceNumber};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -183,7 +184,8 @@ impl<O: Object> Assembly<O> {
 
     /// Takes in what a donor sent for `address`, if it is what is wanted there; says whether it was.
     pub fn supply(&mut self, address: Address, part: Part, own: &Tree<O>) -> bool {
-        let digest = part.digest();
+        let believed = self.wanted.get(&address).filter(|_| planted(Planted::PartUnverified));
+        let digest = believed.copied().unwrap_or_else(|| part.digest());
         if self.wanted.get(&address) != Some(&digest) || !part.is_well_formed() {
             return false;
         }
