@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! plan.rs      what a world is made of, drawn from its seed
+//! lean.rs      what makes one kind of trouble likelier
 //! world.rs     events in order of virtual time; world/ has the drivers of replicas, clients and adversaries, and the healing
 //! node.rs      a replica's process and its disk
 //! network.rs   what happens to a message on its way
@@ -13,6 +14,7 @@
 //! marks.rs     what a swarm must reach at least once
 //! cost.rs      what work costs in virtual time
 //! attack.rs    scripted attacks, their outcome and their throughput
+//! planted.rs   bugs planted in the core, and which oracle catches each
 //! crypto.rs    symbolic cryptography: fast, and unforgeable by construction
 //! ```
 
@@ -25,11 +27,14 @@ pub mod cost;
 pub mod crypto;
 pub mod evidence;
 pub mod faults;
+pub mod lean;
 pub mod marks;
 pub mod network;
 pub mod node;
 pub mod oracle;
 pub mod plan;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod report;
 pub mod swarm;
 pub mod world;

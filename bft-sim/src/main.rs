@@ -38,6 +38,10 @@ struct Arguments {
     /// Make f+1 replicas faulty on a fixed set of seeds: an oracle or an alarm must notice.
     #[arg(long)]
     over_f: bool,
+    /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it.
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "BUG", num_args = 0..=1, default_missing_value = "all")]
+    planted: Option<String>,
     /// Write the summary to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -45,6 +49,11 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    #[cfg(feature = "planted")]
+    if let Some(name) = &arguments.planted {
+        let holds = planted(&arguments, name)?;
+        return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let holds = match &arguments.attack {
         Some(_) if arguments.trace => trace(&arguments)?,
         Some(name) => attacks(&arguments, name)?,
@@ -206,6 +215,38 @@ fn over_f(arguments: &Arguments) -> anyhow::Result<bool> {
     println!("{noticed} of {} worlds with f+1 faulty were noticed", noticed + unnoticed.len());
     write_json(arguments.json.as_deref(), &unnoticed)?;
     Ok(unnoticed.is_empty())
+}
+
+/// Every planted bug, or one, and who caught it.
+#[cfg(feature = "planted")]
+fn planted(arguments: &Arguments, name: &str) -> anyhow::Result<bool> {
+    use bft_sim::planted::{self, MOST_SEEDS};
+    let one = planted::by_name(name);
+    let all = bft_core::planted::Planted::ALL;
+    let bugs = match one {
+        Some(bug) => vec![bug],
+        None if name == "all" => all.to_vec(),
+        None => {
+            let names: Vec<_> = all.iter().map(|bug| bug.name()).collect();
+            bail!("no bug is called {name}; choose one of: {}", names.join(", "));
+        }
+    };
+    if let (Some(bug), true) = (one, arguments.trace) {
+        let report = planted::run(one, Plan { trace: true, ..planted::plan(bug, arguments.seed) });
+        report.violations.iter().for_each(|violation| println!("{violation}"));
+        return Ok(!report.violations.is_empty());
+    }
+    // What a planted bug makes panic is caught, and told with the rest.
+    std::panic::set_hook(Box::new(|_| {}));
+    println!("{:<28} {:>5}  caught by", "planted bug", "seeds");
+    let hunts = planted::hunt_all(&bugs, arguments.seed, MOST_SEEDS, |hunt| {
+        let said = hunt.violation.as_deref().unwrap_or("ESCAPED");
+        println!("{:<28} {:>5}  {said}", hunt.bug, hunt.seeds);
+    });
+    let escaped = hunts.iter().filter(|hunt| hunt.oracle.is_none()).count();
+    println!("{} of {} planted bugs were caught", hunts.len() - escaped, hunts.len());
+    write_json(arguments.json.as_deref(), &hunts)?;
+    Ok(escaped == 0)
 }
 
 fn write_json(path: Option<&Path>, value: &impl Serialize) -> anyhow::Result<()> {

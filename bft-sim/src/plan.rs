@@ -4,6 +4,7 @@ use crate::adversary::catalogue::{self, Make};
 use crate::adversary::{Actor, Adversary, Attack, Both, Intermittent};
 use crate::cost::Costs;
 use crate::faults::{self, Fault, Kinds};
+use crate::lean::Lean;
 use crate::network::Network;
 use bft_core::replica::Config;
 use bft_core::types::{ClusterSize, ReplicaId};
@@ -38,6 +39,8 @@ pub enum Scenario {
     Attack(Option<&'static str>),
     /// f+1 replicas are faulty: something must be noticed.
     OverF,
+    /// A swarm in which one kind of trouble is likelier.
+    Leaning(Lean),
 }
 
 /// How long a scripted attack lasts. Units: microseconds of virtual time.
@@ -94,6 +97,11 @@ impl Setup {
         match plan.scenario {
             Scenario::Swarm => Self::swarm(plan, size, rng, size.f()),
             Scenario::OverF => Self::over_f(plan, size, rng),
+            Scenario::Leaning(lean) => {
+                let mut setup = Self::swarm(plan, size, rng, size.f());
+                lean.apply(&mut setup, rng);
+                setup
+            }
             Scenario::Attack(name) => {
                 let attack = name.map(|name| catalogue::by_name(name).expect("a named attack"));
                 Self::scripted(plan, size, attack)

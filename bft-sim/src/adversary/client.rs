@@ -13,17 +13,17 @@ use std::collections::BTreeMap;
 
 /// The keys that replicas gave this client: with them it authenticates whatever it likes.
 #[derive(Default)]
-struct Keys(BTreeMap<ReplicaId, (KeyId, MacKey)>);
+pub(super) struct Keys(BTreeMap<ReplicaId, (KeyId, MacKey)>);
 
 impl Keys {
-    fn note(&mut self, ctx: &Context<'_>, from: Peer, message: &Message) {
+    pub(super) fn note(&mut self, ctx: &Context<'_>, from: Peer, message: &Message) {
         if let (Peer::Replica(i), Message::NewKey(m)) = (from, message) {
             self.0.insert(i, (m.id, MacKey::for_requests(m.secret, ctx.group.group)));
         }
     }
 
     /// `request` with an authenticator that is good for the replicas that `good` names.
-    fn authenticate(
+    pub(super) fn authenticate(
         &self,
         ctx: &Context<'_>,
         request: Request,

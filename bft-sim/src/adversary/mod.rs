@@ -11,13 +11,17 @@
 //! view_change.rs  lies in VIEW-CHANGE and NEW-VIEW
 //! state.rs        checkpoints, state transfer, replies
 //! client.rs       faulty clients
+//! impostor.rs     clients that are not who they say, or whom only one replica believes
+//! stale.rs        answers that were true before
 //! general.rs      silence, replay, floods, small-scope mutation; compositions
 //! ```
 
 pub mod catalogue;
 mod client;
 mod general;
+pub(crate) mod impostor;
 mod primary;
+pub(crate) mod stale;
 mod state;
 mod view_change;
 mod voter;

@@ -1,0 +1,146 @@
+//! Who tests the tests: each bug of `bft_core::planted`, and the oracle that catches it.
+//!
+//! A bug counts as caught in a world where an oracle fires with it and in which none fires without it.
+
+use crate::lean::Lean;
+use crate::report::Report;
+use crate::swarm;
+use crate::world::{Plan, Scenario};
+use bft_core::planted::{Planted, plant};
+use serde::Serialize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A bug that escapes so many worlds has escaped.
+pub const MOST_SEEDS: u64 = 2_000;
+
+/// What came of the hunt for one bug.
+#[derive(Clone, Debug, Serialize)]
+pub struct Hunt {
+    /// Its name.
+    pub bug: &'static str,
+    /// What is wrong.
+    pub title: &'static str,
+    /// Worlds run, the last included.
+    pub seeds: u64,
+    /// The oracle that caught it, by its name in the promise table; nothing where it escaped.
+    pub oracle: Option<String>,
+    /// What that said.
+    pub violation: Option<String>,
+    /// The world in which it was caught.
+    pub repro: Option<String>,
+    /// Worlds that broke a promise without the bug too, which proves nothing.
+    pub inconclusive: u64,
+}
+
+/// Where `bug` shows soonest.
+fn lean(bug: Planted) -> Lean {
+    match bug {
+        Planted::QuorumOfTwoF | Planted::DigestUnchecked => Lean::Attacks(&["B-01"]),
+        Planted::HighestViewWins | Planted::InvalidClaimMasks => Lean::Attacks(&["B-26"]),
+        Planted::LowerViewWins => Lean::Crashes,
+        Planted::PreparedDropped | Planted::SecondNewView => Lean::Crashes,
+        Planted::ClaimClearsHistory => Lean::Attacks(&["B-09"]),
+        Planted::ViewChangesUnbounded => Lean::Attacks(&["B-26"]),
+        Planted::TimerNeverDoubles => Lean::SlowNetwork,
+        Planted::TimerNeverResets => Lean::Crashes,
+        Planted::TimerStopsTentatively => Lean::Attacks(&["B-01", "B-49"]),
+        Planted::NamingManyDemotesNobody => Lean::Poisoners(17),
+        Planted::SignatureUnchecked => Lean::Attacks(&["B-16"]),
+        Planted::SignerCountsTwice
+        | Planted::AheadKeepsNewest
+        | Planted::TailMisaligned
+        | Planted::TableLostInTransfer => Lean::LeftBehind,
+        Planted::DeadDonor => Lean::LeftBehind,
+        Planted::PartUnverified => Lean::Attacks(&["B-37"]),
+        Planted::UnmutedAtOnce | Planted::UnmutedIntoOldView => Lean::Amnesia,
+        Planted::TimeUnchecked => Lean::Attacks(&["B-12"]),
+        Planted::SenderUnchecked => Lean::Impostor,
+        Planted::SessionReplayed => Lean::SecondSessions,
+        Planted::ReadsOnWeak | Planted::ReadsWithoutVersion => Lean::StaleReads,
+        Planted::TentativeViewsMixed => Lean::Attacks(&["B-49"]),
+        Planted::CommitsAreClaims
+        | Planted::CheckpointOnWeak
+        | Planted::TableLostAtRestart
+        | Planted::VoteBeforeDurable
+        | Planted::TentativeReplyBeforeDurable
+        | Planted::AttemptReused => Lean::Nowhere,
+    }
+}
+
+/// The world of `seed` in the hunt for `bug`: four replicas, seven in every third.
+pub fn plan(bug: Planted, seed: u64) -> Plan {
+    let n = if seed % 3 == 0 { 7 } else { 4 };
+    let scenario = Scenario::Leaning(lean(bug));
+    let clients = match lean(bug) {
+        Lean::Poisoners(count) => count as u32 + 3,
+        _ => 3,
+    };
+    Plan { seed, n, f: (n - 1) / 3, clients, operations: 60, trace: false, scenario }
+}
+
+/// The bug called `name`.
+pub fn by_name(name: &str) -> Option<Planted> {
+    Planted::ALL.iter().copied().find(|bug| bug.name().eq_ignore_ascii_case(name))
+}
+
+/// Runs a world with `bug` planted in it.
+pub fn run(bug: Option<Planted>, plan: Plan) -> Report {
+    plant(bug);
+    let report = swarm::run(plan);
+    plant(None);
+    report
+}
+
+/// Runs worlds from `first` on until `bug` is caught, at most `most`.
+pub fn hunt(bug: Planted, first: u64, most: u64) -> Hunt {
+    let (name, title) = (bug.name(), bug.title());
+    let mut hunt = Hunt {
+        bug: name,
+        title,
+        seeds: 0,
+        oracle: None,
+        violation: None,
+        repro: None,
+        inconclusive: 0,
+    };
+    for seed in first..first + most {
+        hunt.seeds += 1;
+        let report = run(Some(bug), plan(bug, seed));
+        let Some(violation) = report.violations.first() else { continue };
+        if !run(None, plan(bug, seed)).violations.is_empty() {
+            hunt.inconclusive += 1;
+            continue;
+        }
+        hunt.oracle = Some(oracle_of(violation));
+        hunt.violation = Some(violation.clone());
+        hunt.repro = Some(format!("./x sim --planted {name} --seed {seed} --trace"));
+        break;
+    }
+    hunt
+}
+
+fn oracle_of(violation: &str) -> String {
+    violation.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// Hunts all of `bugs` on as many threads as there are processors, and calls `done` with each hunt as it ends.
+pub fn hunt_all(bugs: &[Planted], first: u64, most: u64, done: impl Fn(&Hunt) + Sync) -> Vec<Hunt> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let hunt = hunt(*bug, first, most);
+            done(&hunt);
+            found.lock().expect("no hunter panics").push(hunt);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(bugs.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut found = found.into_inner().expect("no hunter panics");
+    found.sort_by_key(|hunt| Planted::ALL.iter().position(|bug| bug.name() == hunt.bug));
+    found
+}
