@@ -11,6 +11,9 @@
 //! clients.rs   clients that work on the file system
 //! oracle.rs    what must never happen: agreement, state, exactly once, linearizable answers
 //! evidence.rs  what correct replicas have said and written, held against what is claimed of them
+//! words.rs      what a replica has said, held against what it says: nobody may deny his own word
+//! certificates.rs  what clients were told, counted again
+//! patience.rs   how long a replica may wait
 //! marks.rs     what a swarm must reach at least once
 //! cost.rs      what work costs in virtual time
 //! attack.rs    scripted attacks, their outcome and their throughput
@@ -22,6 +25,7 @@
 
 pub mod adversary;
 pub mod attack;
+pub mod certificates;
 pub mod clients;
 pub mod cost;
 pub mod crypto;
@@ -32,9 +36,11 @@ pub mod marks;
 pub mod network;
 pub mod node;
 pub mod oracle;
+pub mod patience;
 pub mod plan;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod report;
 pub mod swarm;
+pub mod words;
 pub mod world;

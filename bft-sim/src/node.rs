@@ -3,6 +3,7 @@
 use crate::adversary::Adversary;
 use crate::cost::Processor;
 use crate::crypto::Symbolic;
+use crate::patience::Patience;
 use bfs_fs::FileSystem;
 use bfs_fs::object::Object;
 use bft_core::io::{Batch, Destination, Record, Timer};
@@ -35,6 +36,8 @@ pub struct Node {
     pub faulty: bool,
     /// Whether it has lost its disk.
     pub wiped: bool,
+    /// How often it has.
+    pub losses: u64,
     /// Counts restarts: what an earlier life had under way does not reach a later one.
     pub life: u64,
     /// When each of its timers is due.
@@ -55,6 +58,8 @@ pub struct Node {
     pub paused_until: u64,
     /// The view in which it was last seen.
     pub view: View,
+    /// How long it may wait.
+    pub patience: Patience,
     /// Its processor, where work costs time.
     pub processor: Processor,
 }
@@ -75,6 +80,7 @@ impl Node {
             evil: None,
             faulty: false,
             wiped: false,
+            losses: 0,
             life: 0,
             timers: BTreeMap::new(),
             disk,
@@ -85,6 +91,7 @@ impl Node {
             clock,
             paused_until: 0,
             view: View(0),
+            patience: Patience::default(),
             processor: Processor::default(),
         }
     }

@@ -11,6 +11,7 @@ mod watch;
 mod wire;
 
 use crate::adversary::{Adversary, Knowledge};
+use crate::certificates::Certificates;
 use crate::clients::Workload;
 use crate::cost::Costs;
 use crate::crypto::Symbolic;
@@ -23,6 +24,7 @@ use crate::oracle::Oracle;
 pub use crate::plan::{Plan, Scenario};
 use crate::plan::{Role, Setup};
 pub use crate::report::Report;
+use crate::words::Words;
 use bfs_fs::{FileSystem, FileSystemConfig};
 use bft_core::auth::Authority;
 use bft_core::client::{Client, ClientConfig, ClientInput};
@@ -84,6 +86,9 @@ struct ClientNode {
     timer: Option<Tick>,
     crypto: Arc<Symbolic>,
     evil: Option<Evil>,
+    certificates: Certificates,
+    /// How many sessions it has opened.
+    sessions: u64,
 }
 
 /// A world, running.
@@ -103,6 +108,7 @@ pub struct World {
     sides: Vec<bool>,
     oracle: Oracle,
     evidence: Evidence,
+    words: Words,
     watch: watch::Watch,
     trace: Hasher,
     report: Report,
@@ -154,6 +160,7 @@ impl World {
         let honest = setup.clients.iter().map(Option::is_none).collect();
         let mut world = Self {
             oracle: Oracle::new(file_system(), setup.config.slots, honest),
+            words: Words::new(setup.size),
             evidence: Evidence::new(GROUP, setup.size, accomplices.iter().copied().collect()),
             watch: watch::Watch::default(),
             trace: Hasher::new(Domain::State),
@@ -267,7 +274,15 @@ impl World {
         let mut workload = Workload::new(width, now);
         workload.steady = endless;
         let evil = role.map(|adversary| self.evil(adversary));
-        ClientNode { client: Client::new(config), workload, timer: None, crypto, evil }
+        ClientNode {
+            client: Client::new(config),
+            workload,
+            timer: None,
+            crypto,
+            evil,
+            certificates: Certificates::new(self.size),
+            sessions: 0,
+        }
     }
 
     fn authority(&self, id: ReplicaId, crypto: &Arc<Symbolic>) -> Authority {

@@ -32,6 +32,7 @@ use bft_core::types::{ClusterSize, GroupId, Peer, ReplicaId, Tick, Time};
 pub use catalogue::{ATTACKS, Actor, Attack, UnknownAttack, by_name};
 use fastrand::Rng;
 pub use general::{Both, Intermittent};
+pub use primary::digest_of;
 use std::time::Duration;
 
 /// A message that an adversary puts on the wire.

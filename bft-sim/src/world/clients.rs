@@ -1,13 +1,14 @@
 //! The driver of every client.
 
 use super::{World, wire::encoded};
+use crate::lean::Lean;
 use crate::marks::Mark;
 use crate::network::Address;
-use crate::plan::SUSTAINED_FROM;
+use crate::plan::{SUSTAINED_FROM, Scenario};
 use bft_core::auth::Credential;
 use bft_core::client::{ClientError, ClientInput, ClientOutput};
 use bft_core::codec;
-use bft_core::messages::{Message, Operation};
+use bft_core::messages::{Message, Operation, SessionId};
 use bft_core::types::{ClientId, Peer, ReplicaId, Tick};
 use bytes::Bytes;
 
@@ -32,6 +33,7 @@ impl World {
             }
         }
         self.watch_answer(&message);
+        self.clients[c].certificates.note(from, &message);
         self.client_input(c, ClientInput::Message(from, message));
     }
 
@@ -50,7 +52,7 @@ impl World {
                     let delay = at.0.saturating_sub(self.now);
                     self.schedule(delay, Event::ClientTimer { client: c, at });
                 }
-                ClientOutput::Opened => {}
+                ClientOutput::Opened => self.opened(c),
                 ClientOutput::Refused { epoch } if self.clients[c].evil.is_none() => {
                     self.violation(format!("c{c}: a fresh session was refused, epoch {epoch}"));
                 }
@@ -64,6 +66,12 @@ impl World {
     fn send_from_client(&mut self, c: usize, to: &[ReplicaId], message: &Message) {
         self.note(format_args!("c{c} -> {to:?} {message}"));
         let address = self.nodes.len() + c;
+        if let Message::Read(m) = message
+            && self.clients[c].evil.is_none()
+        {
+            let found = self.clients[c].certificates.on_read(m);
+            self.check(found);
+        }
         if let Message::Request(m) = message {
             let signed = matches!(m.credential, Credential::Signature(_));
             self.report.marks.hit_if(signed && m.request.seq > 0, Mark::SignedRequest);
@@ -88,6 +96,16 @@ impl World {
         }
     }
 
+    /// Its session is open; in some worlds it begins another at once.
+    fn opened(&mut self, c: usize) {
+        self.clients[c].sessions += 1;
+        let again = self.plan.scenario == Scenario::Leaning(Lean::SecondSessions);
+        if again && self.clients[c].sessions == 1 {
+            let session = SessionId { epoch: 2, nonce: self.rng.u64(..) };
+            self.client_input(c, ClientInput::Open(session));
+        }
+    }
+
     fn answered(&mut self, c: usize, token: u64, result: Result<Bytes, ClientError>) {
         let honest = self.clients[c].evil.is_none();
         let Ok(result) = result else {
@@ -104,6 +122,8 @@ impl World {
             return;
         };
         if honest {
+            let found = self.clients[c].certificates.check(&result);
+            self.check(found);
             let counts = self.healed.is_none() || self.costs.is_none();
             self.report.answers += u64::from(counts);
             self.report.sustained += u64::from(counts && self.now >= SUSTAINED_FROM);

@@ -7,6 +7,7 @@ use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection
 use bft_core::messages::Message;
 use bft_core::replica::Replica;
 use bft_core::types::{ClientId, Peer, PersistId, SequenceNumber, Tick, Time};
+use std::time::Duration;
 
 impl World {
     pub(super) fn replica_timer(&mut self, i: usize, timer: Timer, at: Tick) {
@@ -77,6 +78,9 @@ impl World {
         self.spend(i, bytes, &outputs, operations);
         let before = self.nodes[i].executed;
         self.watch(i, &outputs, tentative, before, asked);
+        if installed.is_none() {
+            self.note_progress(i, before, &outputs);
+        }
         self.perform(i, outputs);
         self.lag = 0;
         if installed.is_some() && self.nodes[i].evil.is_none() {
@@ -175,6 +179,7 @@ impl World {
                 }
                 Output::SetTimer { timer, at } => {
                     self.nodes[i].timers.insert(timer, at);
+                    self.check_patience(i, timer, at);
                     let delay = at.0.saturating_sub(self.now);
                     self.schedule(delay, Event::ReplicaTimer { replica: i, timer, at });
                 }
@@ -231,6 +236,11 @@ impl World {
             self.check(found);
         }
         let node = &mut self.nodes[i];
+        match &record {
+            Record::View(_) => node.patience.end_view(),
+            Record::NewView { new_view, .. } => node.patience.begin_view(new_view.last()),
+            _ => {}
+        }
         node.note(&record);
         let stable = match &record {
             Record::Stable { certificate } => certificate.first().map(|m| m.n),
@@ -279,7 +289,51 @@ impl World {
             let found = self.evidence.on_send(self.nodes[i].id, message, &self.nodes[i].disk);
             self.check(found);
         }
+        if self.has_one_word(i) {
+            let losses = self.nodes[i].losses;
+            let found = self.words.on_send(self.nodes[i].id, losses, message);
+            self.check(found);
+        }
         self.transmit(i, to, message);
+    }
+
+    /// Whether what speaks at `i` means what it says: it is no adversary, and nobody else has its keys.
+    fn has_one_word(&self, i: usize) -> bool {
+        let id = self.nodes[i].id;
+        let twice = self.nodes.iter().filter(|node| node.id == id).count() > 1;
+        self.nodes[i].evil.is_none() && !twice
+    }
+
+    /// I-7: how long a correct replica waits for its primary.
+    fn check_patience(&mut self, i: usize, timer: Timer, at: Tick) {
+        if timer != Timer::ViewChange || self.nodes[i].faulty {
+            return;
+        }
+        let span = Duration::from_micros(at.0.saturating_sub(self.now));
+        let found = self.nodes[i].patience.check(span, self.config.view_timeout);
+        self.check(found.map_err(|what| format!("I-7: r{i}: {what}")));
+    }
+
+    /// Takes note of what has executed at `i` since `before`, in a view that goes on.
+    fn note_progress(&mut self, i: usize, before: SequenceNumber, outputs: &[Output]) {
+        let changes = |output: &Output| {
+            let Output::Persist { record, .. } = output else { return false };
+            matches!(record, Record::View(_) | Record::NewView { .. })
+        };
+        let node = &mut self.nodes[i];
+        let Some(replica) = node.replica.as_ref().filter(|replica| replica.view().1) else {
+            return;
+        };
+        if outputs.iter().any(changes) {
+            return;
+        }
+        for n in (before.0 + 1..=replica.executed().0).map(SequenceNumber) {
+            let digest = node.chosen.get(&n);
+            let batch = digest.and_then(|digest| node.batches.get(&(n, *digest)));
+            if batch.is_some_and(|batch| !batch.requests.is_empty()) {
+                node.patience.execute(n);
+            }
+        }
     }
 }
 

@@ -76,6 +76,7 @@ impl World {
         let node = &mut self.nodes[host];
         node.disk = Disk::new(replica.stable_snapshot());
         node.wiped = true;
+        node.losses += 1;
         node.batches.clear();
         node.chosen.clear();
         self.start(host, replica);
@@ -112,6 +113,7 @@ impl World {
         self.note(format_args!("r{host} restarts"));
         self.report.restarts += 1;
         let node = &mut self.nodes[host];
+        node.patience.restart();
         node.executed = replica.executed();
         node.view = replica.health(0).view;
         node.replica = Some(replica);
