@@ -1,9 +1,10 @@
 //! What correct replicas have said and written, so that whatever is claimed of them can be held against it: I-2, I-12, I-13.
 
+use crate::adversary::digest_of;
 use crate::node::Disk;
 use bft_core::auth::view_change_digest;
 use bft_core::io::Record;
-use bft_core::messages::{Checkpoint, Message, NewView};
+use bft_core::messages::{Checkpoint, Committed, Message, NewView, PrePrepare};
 use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,6 +137,16 @@ impl Evidence {
             Message::Reply(m) => {
                 let prepared = |record: &Record| matches!(record, Record::P { n, .. } | Record::Decided { n, .. } if *n == m.n);
                 Self::check_durable(id, "REPLY", m.n, disk, prepared)
+            }
+            Message::Committed(m) => {
+                let Committed { n, time, batch } = m.clone();
+                let claimed = digest_of(&PrePrepare { view: View(0), n, time, batch });
+                match self.committed.get(&n) {
+                    Some((committed, _)) if *committed != claimed => Err(format!(
+                        "I-12: {id:?} claims that {claimed:?} committed at {n:?}, where {committed:?} did"
+                    )),
+                    _ => Ok(()),
+                }
             }
             Message::ViewChange(m) if m.replica == id => {
                 self.view_changes.insert((id, view_change_digest(self.group, m)));

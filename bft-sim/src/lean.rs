@@ -2,6 +2,7 @@
 
 use crate::adversary::catalogue;
 use crate::adversary::impostor::{Impostor, Poisoner};
+use crate::adversary::primary::LeaveTentative;
 use crate::adversary::stale::StaleReads;
 use crate::adversary::{Actor, Adversary, Both};
 use crate::faults::Fault;
@@ -22,6 +23,8 @@ pub enum Lean {
     Poisoners(usize),
     /// f replicas answer reads with what was true before, and links are clogged.
     StaleReads,
+    /// f primaries leave half of the group with a tentative batch, and there is nothing else to do and no heartbeat.
+    LeaveTentative,
     /// The network is slower than the view timeout.
     SlowNetwork,
     /// A replica loses its memory while others' crashes change the view.
@@ -45,6 +48,11 @@ impl Lean {
             Lean::StaleReads => {
                 setup.lie(rng, || Box::<StaleReads>::default());
                 setup.fall_behind(rng);
+            }
+            Lean::LeaveTentative => {
+                setup.lie(rng, || Box::new(LeaveTentative));
+                setup.config.slots = 1;
+                setup.config.heartbeat = Duration::from_secs(3_600);
             }
             Lean::SlowNetwork => {
                 setup.network.least_delay = rng.u64(15_000..30_000);

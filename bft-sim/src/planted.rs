@@ -44,7 +44,7 @@ fn lean(bug: Planted) -> Lean {
         Planted::ViewChangesUnbounded => Lean::Attacks(&["B-26"]),
         Planted::TimerNeverDoubles => Lean::SlowNetwork,
         Planted::TimerNeverResets => Lean::Crashes,
-        Planted::TimerStopsTentatively => Lean::Attacks(&["B-01", "B-49"]),
+        Planted::TimerStopsTentatively => Lean::LeaveTentative,
         Planted::NamingManyDemotesNobody => Lean::Poisoners(17),
         Planted::SignatureUnchecked => Lean::Attacks(&["B-16"]),
         Planted::SignerCountsTwice
@@ -114,6 +114,7 @@ pub fn plan(bug: Planted, seed: u64) -> Plan {
     let scenario = Scenario::Leaning(lean(bug));
     let clients = match lean(bug) {
         Lean::Poisoners(count) => count as u32 + 3,
+        Lean::LeaveTentative => 1,
         _ => 3,
     };
     Plan { seed, n, f: (n - 1) / 3, clients, operations: 60, trace: false, scenario }

@@ -20,7 +20,7 @@ pub mod catalogue;
 mod client;
 mod general;
 pub(crate) mod impostor;
-mod primary;
+pub(crate) mod primary;
 pub(crate) mod stale;
 mod state;
 mod view_change;

@@ -357,3 +357,19 @@ impl Adversary for PrepareOnly {
         }
     }
 }
+
+/// B-02 without any COMMIT: half of the group executes tentatively what can never commit with this primary's help.
+pub struct LeaveTentative;
+
+impl Adversary for LeaveTentative {
+    fn on_send(&mut self, ctx: &mut Context<'_>, to: Peer, message: Message) {
+        match message {
+            Message::Commit(_) | Message::Committed(_) => {}
+            Message::PrePrepare(m) if ctx.group.in_second_half(to) => {
+                let time = Time(m.time.0 + 1);
+                ctx.send(to, Message::PrePrepare(PrePrepare { time, ..m }));
+            }
+            other => ctx.send(to, other),
+        }
+    }
+}
