@@ -482,7 +482,9 @@ impl<S: Service> Replica<S> {
     /// Whether `proposed` is a time that this replica can stand behind. (decision 7)
     fn is_timely(&self, proposed: Time) -> bool {
         let tolerance = self.config.clock_tolerance.as_nanos() as u64;
-        let late = tolerance.saturating_add(self.suspicion.timeout().as_nanos() as u64);
+        let slack = self.suspicion.timeout().as_nanos() as u64;
+        let slack = if planted(Planted::ClockWithoutSlack) { 0 } else { slack };
+        let late = tolerance.saturating_add(slack);
         let earliest = self.now.wall.0.saturating_sub(late);
         let latest = self.now.wall.0.saturating_add(tolerance);
         let any = planted(Planted::TimeUnchecked);

@@ -6,6 +6,7 @@ use crate::adversary::primary::LeaveTentative;
 use crate::adversary::stale::StaleReads;
 use crate::adversary::{Actor, Adversary, Both};
 use crate::faults::Fault;
+use crate::network::Network;
 use crate::plan::{Role, Setup};
 use fastrand::Rng;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub enum Lean {
     LeaveTentative,
     /// The network is slower than the view timeout.
     SlowNetwork,
+    /// Every message takes longer than the clocks' tolerance.
+    LateClocks,
     /// A replica loses its memory while others' crashes change the view.
     Amnesia,
     /// Clients begin a second session, and an old message comes again.
@@ -58,6 +61,14 @@ impl Lean {
                 setup.network.least_delay = rng.u64(15_000..30_000);
                 setup.network.most_delay = setup.network.least_delay + rng.u64(1_000..20_000);
                 setup.config.view_timeout = Duration::from_millis(30);
+            }
+            Lean::LateClocks => {
+                setup.make_all_correct();
+                setup.faults.clear();
+                setup.network =
+                    Network { least_delay: 150_000, most_delay: 250_000, ..Network::quiet() };
+                setup.config.clock_tolerance = Duration::from_millis(100);
+                setup.config.view_timeout = Duration::from_secs(1);
             }
             Lean::Amnesia => {
                 setup.forget(rng);
@@ -106,7 +117,7 @@ impl Setup {
 
     fn poison(&mut self, count: usize) {
         self.make_all_correct();
-        self.network = crate::network::Network::quiet();
+        self.network = Network::quiet();
         self.faults.clear();
         self.config = self.config.with_window(16, 32);
         self.config.limits.batch_requests = 64;

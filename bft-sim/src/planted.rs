@@ -44,6 +44,9 @@ fn lean(bug: Planted) -> Lean {
         Planted::ViewChangesUnbounded => Lean::Attacks(&["B-26"]),
         Planted::TimerNeverDoubles => Lean::SlowNetwork,
         Planted::TimerNeverResets => Lean::Crashes,
+        Planted::LeaversNotCounted | Planted::ProofForgotten => Lean::Crashes,
+        Planted::LaneTwice => Lean::Attacks(&["B-51"]),
+        Planted::ClockWithoutSlack => Lean::LateClocks,
         Planted::TimerStopsTentatively => Lean::LeaveTentative,
         Planted::NamingManyDemotesNobody => Lean::Poisoners(17),
         Planted::SignatureUnchecked => Lean::Attacks(&["B-16"]),
@@ -83,6 +86,10 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
         Planted::ViewChangesUnbounded => &["I-14: I-8:"],
         Planted::TimerNeverResets => &["I-7: r"],
         Planted::TimerNeverDoubles
+        | Planted::LeaversNotCounted
+        | Planted::ProofForgotten
+        | Planted::LaneTwice
+        | Planted::ClockWithoutSlack
         | Planted::TimerStopsTentatively
         | Planted::NamingManyDemotesNobody
         | Planted::AheadKeepsNewest
@@ -188,4 +195,65 @@ pub fn hunt_all(bugs: &[Planted], first: u64, most: u64, done: impl Fn(&Hunt) + 
     let mut found = found.into_inner().expect("no hunter panics");
     found.sort_by_key(|hunt| Planted::ALL.iter().position(|bug| bug.name() == hunt.bug));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bft_core::types::{Digest, Domain};
+    use std::process::Command;
+
+    /// How many bugs a commit hunts.
+    const ROTATED: usize = 4;
+
+    /// A number that changes with every commit; outside a repository, with the core.
+    fn of_this_commit() -> u64 {
+        let head = Command::new("git").args(["rev-parse", "HEAD"]).output();
+        let commit = head.ok().filter(|output| output.status.success()).map(|head| head.stdout);
+        let source = include_str!("../../bft-core/src/replica/ordering.rs");
+        let name = commit.unwrap_or_else(|| source.as_bytes().to_vec());
+        let digest = Digest::of(Domain::State, &name);
+        // Small enough to be typed.
+        u64::from_le_bytes(digest.0[..8].try_into().expect("eight bytes")) >> 24
+    }
+
+    fn bugs_of(commit: u64) -> Vec<Planted> {
+        let count = Planted::ALL.len();
+        let first = usize::try_from(commit % count as u64).expect("a place in a short list");
+        // Neighbours in the list are alike: take them from all over it.
+        (0..ROTATED).map(|k| Planted::ALL[(first + k * count / ROTATED) % count]).collect()
+    }
+
+    #[test]
+    fn the_bugs_of_this_commit_are_caught() {
+        let commit = of_this_commit();
+        let hunts = hunt_all(&bugs_of(commit), commit, MOST_SEEDS, |hunt| {
+            println!("{}: {} worlds from {commit}: {:?}", hunt.bug, hunt.seeds, hunt.violation);
+        });
+        let escaped: Vec<_> = hunts.iter().filter(|hunt| hunt.oracle.is_none()).collect();
+        assert!(escaped.is_empty(), "{escaped:#?}");
+    }
+
+    /// What convicts a bug is never said where there is none.
+    #[test]
+    fn a_sound_core_is_not_convicted() {
+        let commit = of_this_commit();
+        for bug in bugs_of(commit) {
+            for seed in commit..commit + 10 {
+                let report = run(None, plan(bug, seed));
+                let said = report.violations;
+                assert!(said.is_empty(), "{} in world {seed}: {said:?}", bug.name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_bug_is_hunted_within_so_many_commits() {
+        let commits = 0..Planted::ALL.len() as u64;
+        let mut hunted: Vec<_> = commits.flat_map(bugs_of).collect();
+        hunted.sort_unstable();
+        hunted.dedup();
+        assert_eq!(hunted.len(), Planted::ALL.len());
+        assert!(hunted.iter().all(|bug| by_name(bug.name()) == Some(*bug)));
+    }
 }

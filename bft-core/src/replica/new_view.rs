@@ -62,7 +62,9 @@ impl<S: Service> Replica<S> {
         if m.stable > self.log.low() || !self.holds_chosen(&m) {
             if planted(Planted::SecondNewView) {
                 self.authority.sign_new_view(&mut m);
-                self.send(Destination::Replicas, Message::NewView(m), None, out);
+                let new_view = Arc::new(m.clone());
+                let after = Some(self.persist(Record::NewView { new_view, grounds }, out));
+                self.send(Destination::Replicas, Message::NewView(m), after, out);
             }
             return;
         }

@@ -118,7 +118,7 @@ impl<S: Service> Replica<S> {
         let mut replica = Self::at(config, authority, service, remembered.view, snapshot);
         replica.read_gate = remembered.reached.max(replica.executed);
         let begun = remembered.new_view.filter(|(m, _)| m.view == remembered.view);
-        if let Some((_, grounds)) = begun {
+        if let Some((_, grounds)) = begun.filter(|_| !planted(Planted::ProofForgotten)) {
             replica.view_changes.grounds = grounds.clone();
         }
         let begun = begun.map(|(m, _)| m.clone());

@@ -212,6 +212,7 @@ impl<S: Service> Replica<S> {
         let (now, lasts) = (self.now.tick, self.suspicion.timeout * 2);
         self.suspicion.suspects.retain(|_, at| now.since(*at) < lasts);
         let gone = self.view_changes.newest.iter().filter(|(_, (_, m))| m.view > self.view);
+        let gone = gone.filter(|_| !planted(Planted::LeaversNotCounted));
         let against: BTreeSet<_> =
             gone.map(|(i, _)| *i).chain(self.suspicion.suspects.keys().copied()).collect();
         if self.is_active() && against.len() >= self.config.size.weak() {
