@@ -38,7 +38,8 @@ struct Arguments {
     /// Make f+1 replicas faulty on a fixed set of seeds: an oracle or an alarm must notice.
     #[arg(long)]
     over_f: bool,
-    /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it.
+    /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it. With `none`, run the worlds
+    /// of each hunt on a sound core: no oracle may fire.
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "BUG", num_args = 0..=1, default_missing_value = "all")]
     planted: Option<String>,
@@ -217,6 +218,23 @@ fn over_f(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(unnoticed.is_empty())
 }
 
+/// The worlds of every hunt, without a bug.
+#[cfg(feature = "planted")]
+fn sound(arguments: &Arguments) -> bool {
+    use bft_sim::planted;
+    let mut broken = 0;
+    for bug in bft_core::planted::Planted::ALL {
+        for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+            let plan = planted::plan(*bug, seed);
+            let violations = swarm::run(plan).violations;
+            broken += u64::from(!violations.is_empty());
+            violations.iter().for_each(|said| println!("{}, seed {seed}: {said}", bug.name()));
+        }
+    }
+    println!("{broken} worlds broke a promise on a sound core");
+    broken == 0
+}
+
 /// Every planted bug, or one, and who caught it.
 #[cfg(feature = "planted")]
 fn planted(arguments: &Arguments, name: &str) -> anyhow::Result<bool> {
@@ -225,12 +243,15 @@ fn planted(arguments: &Arguments, name: &str) -> anyhow::Result<bool> {
     let all = bft_core::planted::Planted::ALL;
     let bugs = match one {
         Some(bug) => vec![bug],
-        None if name == "all" => all.to_vec(),
+        None if name == "all" || name == "none" => all.to_vec(),
         None => {
             let names: Vec<_> = all.iter().map(|bug| bug.name()).collect();
-            bail!("no bug is called {name}; choose one of: {}", names.join(", "));
+            bail!("no bug is called {name}; choose all, none, or one of: {}", names.join(", "));
         }
     };
+    if let (None, "none") = (one, name) {
+        return Ok(sound(arguments));
+    }
     if let (Some(bug), true) = (one, arguments.trace) {
         let report = planted::run(one, Plan { trace: true, ..planted::plan(bug, arguments.seed) });
         report.violations.iter().for_each(|violation| println!("{violation}"));
