@@ -77,6 +77,7 @@ impl Crypto for Named {
 /// The name of a client in [`Named`].
 pub const CLIENT: u8 = 100;
 
+#[derive(Clone)]
 pub struct Cluster {
     pub replicas: Vec<Replica<Counter>>,
     pub config: Config,
