@@ -111,7 +111,7 @@ impl Config {
             view_timeout: Duration::from_secs(1),
             view_timeout_max: Duration::from_secs(64),
             status_interval: Duration::from_millis(100),
-            transfer_rate: 32 << 20,
+            transfer_rate: 24 << 20,
             heartbeat: Duration::from_secs(5),
             clock_tolerance: Duration::from_secs(10),
         }

@@ -104,8 +104,20 @@ pub struct Assembly<O> {
     root: Option<Digest>,
     parts: BTreeMap<Digest, Found<O>>,
     /// What is known by its digest and not here yet.
-    wanted: BTreeMap<Address, Digest>,
+    wanted: BTreeMap<Address, Wanted>,
+    /// The shares of all that is wanted.
+    missing: u64,
 }
+
+#[derive(Clone, Copy)]
+struct Wanted {
+    digest: Digest,
+    /// How much of the tree that is, as if siblings were alike.
+    share: u64,
+}
+
+/// The share of the whole tree.
+const WHOLE: u64 = 1 << 48;
 
 #[derive(Clone)]
 enum Found<O> {
@@ -117,7 +129,7 @@ enum Found<O> {
 
 impl<O> Default for Assembly<O> {
     fn default() -> Self {
-        Self { root: None, parts: BTreeMap::new(), wanted: BTreeMap::new() }
+        Self { root: None, parts: BTreeMap::new(), wanted: BTreeMap::new(), missing: WHOLE }
     }
 }
 
@@ -129,21 +141,31 @@ impl<O: Object> Assembly<O> {
     pub fn aim(&mut self, root: Digest, own: &Tree<O>) {
         self.root = Some(root);
         self.wanted.clear();
-        self.expect(Address::ROOT, root, own);
+        self.missing = 0;
+        self.expect(Address::ROOT, Wanted { digest: root, share: WHOLE }, own);
     }
 
-    /// Asks for the part `digest` at `address`, or for what is missing below it.
-    fn expect(&mut self, address: Address, digest: Digest, own: &Tree<O>) {
-        let mut open = Vec::from([(address, digest)]);
-        while let Some((address, digest)) = open.pop() {
+    /// Asks for the part that is wanted at `address`, or for what is missing below it.
+    fn expect(&mut self, address: Address, wanted: Wanted, own: &Tree<O>) {
+        let mut open = Vec::from([(address, wanted)]);
+        while let Some((address, wanted)) = open.pop() {
+            let digest = wanted.digest;
             match self.parts.get(&digest) {
-                Some(Found::Node(part)) => open.extend(part.children()),
+                Some(Found::Node(part)) => {
+                    let children = part.children();
+                    let share = wanted.share / (children.len() as u64).max(1);
+                    let below = |(address, digest)| (address, Wanted { digest, share });
+                    open.extend(children.into_iter().map(below));
+                }
                 Some(Found::Whole(..)) => {}
                 None => match own.subtree(address).filter(|child| child.digest() == Some(digest)) {
                     Some(child) => {
                         self.parts.insert(digest, Found::Whole(child.clone(), child.count()));
                     }
-                    None => drop(self.wanted.insert(address, digest)),
+                    None => {
+                        self.missing += wanted.share;
+                        self.wanted.insert(address, wanted);
+                    }
                 },
             }
         }
@@ -164,29 +186,18 @@ impl<O: Object> Assembly<O> {
         self.root.is_some() && self.wanted.is_empty()
     }
 
-    /// About how much of the tree is here, as if siblings were alike. Units: thousandths. Costs O(parts).
+    /// About how much of the tree is here, as if siblings were alike. Units: thousandths.
     pub fn permille(&self) -> u32 {
-        const WHOLE: u64 = 1 << 48;
-        let Some(root) = self.root else { return 0 };
-        let (mut open, mut here) = (Vec::from([(root, WHOLE)]), 0u64);
-        while let Some((digest, share)) = open.pop() {
-            match self.parts.get(&digest) {
-                Some(Found::Whole(..)) => here += share,
-                Some(Found::Node(Part::Node { children, .. })) => {
-                    let each = share / (children.len() as u64).max(1);
-                    open.extend(children.iter().map(|child| (*child, each)));
-                }
-                _ => {}
-            }
-        }
-        (here.min(WHOLE) * 1000 / WHOLE) as u32
+        ((WHOLE - self.missing.min(WHOLE)) * 1000 / WHOLE) as u32
     }
 
     /// Takes in what a donor sent for `address`, if it is what is wanted there; says whether it was.
     pub fn supply(&mut self, address: Address, part: Part, own: &Tree<O>) -> bool {
-        let believed = self.wanted.get(&address).filter(|_| planted(Planted::PartUnverified));
-        let digest = believed.copied().unwrap_or_else(|| part.digest());
-        if self.wanted.get(&address) != Some(&digest) || !part.is_well_formed() {
+        let Some(wanted) = self.wanted.get(&address).copied() else { return false };
+        let digest = wanted.digest;
+        let is_believed = matches!(part, Part::Leaf { .. }) && planted(Planted::PartUnverified);
+        let is_asked_for = is_believed || part.digest() == digest;
+        if !is_asked_for || !part.is_well_formed() {
             return false;
         }
         let found = match part {
@@ -199,8 +210,12 @@ impl<O: Object> Assembly<O> {
             }
         };
         self.wanted.remove(&address);
+        self.missing -= wanted.share;
+        let has_children = matches!(found, Found::Node(_));
         self.parts.insert(digest, found);
-        self.expect(address, digest, own);
+        if has_children {
+            self.expect(address, wanted, own);
+        }
         true
     }
 
