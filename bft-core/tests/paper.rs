@@ -653,8 +653,8 @@ fn a_refreshed_key_leaves_the_one_before_it_good_for_one_period() {
             Message::NewKey(m) => Some((m.id, MacKey::for_requests(m.secret, common::GROUP))),
             _ => None,
         });
-        // Two clients are registered; the first key of each replica is client 0's.
-        keys.step_by(2).collect()
+        // The first key of each replica is client 0's.
+        keys.step_by(common::CLIENTS.into()).collect()
     };
     let ask = |group: &mut Cluster, seq: u64, keys: &[(KeyId, MacKey)]| {
         let mut request = Cluster::request(seq, b"\x01");

@@ -74,8 +74,10 @@ impl Crypto for Named {
     }
 }
 
-/// The name of a client in [`Named`].
+/// The name of the first client in [`Named`].
 pub const CLIENT: u8 = 100;
+/// How many are registered.
+pub const CLIENTS: u8 = 3;
 
 #[derive(Clone)]
 pub struct Cluster {
@@ -129,7 +131,7 @@ impl Cluster {
             ReplicaId(i),
             self.config.limits,
             (0..n).map(Named::public).collect(),
-            Arc::new([Named::public(CLIENT), Named::public(CLIENT + 1)]),
+            (CLIENT..CLIENT + CLIENTS).map(Named::public).collect(),
             Arc::new(Named(i as u8)),
         )
     }
