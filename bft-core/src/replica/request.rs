@@ -20,6 +20,8 @@ use alloc::vec::Vec;
 const ALWAYS_WHOLE: usize = 256;
 /// How many answers may wait for the tentative batch to commit.
 const MAX_HELD_READS: usize = 4096;
+/// So few clients may err all at once, as after a restart of theirs.
+const MANY_SPOILT: usize = 4;
 /// How often the span for which a client must sign doubles.
 const MAX_DOUBLINGS: u32 = 3;
 
@@ -200,6 +202,8 @@ impl Requests {
     pub fn end_view(&mut self, still_wanted: BTreeSet<(Digest, SequenceNumber)>) {
         self.wanted = still_wanted;
         self.queue.clear();
+        self.complaints.clear();
+        self.complained.clear();
         for pending in self.pending.values_mut() {
             pending.proposed = None;
         }
@@ -303,6 +307,22 @@ impl<S: Service> Replica<S> {
         complained.extend(clients.iter().map(|client| (*client, until)));
         let message = Message::Unauthenticated(Unauthenticated { clients });
         self.send(Destination::Replica(self.primary()), message, None, out);
+        if self.most_are_spoilt() {
+            self.suspect(out);
+        }
+    }
+
+    /// Whether this replica complains of so many clients that it is rather the primary who spoils their tags. (B-14, B-19)
+    ///
+    /// If it is the clients after all, each of them must sign in the next view, so this deposes one primary and not all.
+    fn most_are_spoilt(&self) -> bool {
+        let requests = self.log.batches().flat_map(|batch| &batch.requests);
+        let clients: BTreeSet<_> = requests.map(|named| named.client).collect();
+        let complained = &self.requests.complained;
+        let is_spoilt =
+            |c: &&ClientId| complained.get(c).is_some_and(|until| self.executed <= *until);
+        let spoilt = clients.iter().filter(is_spoilt).count();
+        spoilt >= MANY_SPOILT && 2 * spoilt > clients.len()
     }
 
     /// UNAUTHENTICATED from `from`: f+1 of them, one correct, have a client sign.

@@ -68,6 +68,12 @@ impl World {
     fn restart_wiped(&mut self, host: usize) {
         self.crash(host);
         self.report.marks.hit(Mark::Wiped);
+        self.nodes[host].losses += 1;
+        self.rejoin(host);
+    }
+
+    /// Starts with nothing, and knows that there was something.
+    fn rejoin(&mut self, host: usize) {
         let config = Config { me: self.nodes[host].id, ..self.config };
         let authority = self.authority(self.nodes[host].id, &self.nodes[host].crypto);
         // Every life has a higher number than the one before.
@@ -76,7 +82,6 @@ impl World {
         let node = &mut self.nodes[host];
         node.disk = Disk::new(replica.stable_snapshot());
         node.wiped = true;
-        node.losses += 1;
         node.batches.clear();
         node.chosen.clear();
         self.start(host, replica);
@@ -85,6 +90,10 @@ impl World {
     fn restart(&mut self, host: usize) {
         if self.nodes[host].replica.is_some() {
             return;
+        }
+        // It died before anything of its new life was durable: nothing on its disk says what it has lost.
+        if self.nodes[host].wiped && self.nodes[host].disk.records.is_empty() {
+            return self.rejoin(host);
         }
         match self.recover(host) {
             Ok(replica) => {
