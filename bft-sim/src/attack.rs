@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-const CLIENTS: u32 = 9;
+const CLIENTS: u32 = 18;
 
 /// The world of a scripted attack.
 pub fn plan(name: Option<&'static str>, n: u32) -> Plan {

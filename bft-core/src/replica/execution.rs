@@ -131,7 +131,7 @@ impl<S: Service> Replica<S> {
             Standing::Later | Standing::Refused(_) => return self.requests.remove(digest),
         };
         self.send_reply(signed, digest, n, outcome, out);
-        self.requests.advance(request.client, request.slot, request.session, request.seq);
+        self.requests.advance(request, self.now.tick);
     }
 
     fn perform(&mut self, ctx: &Context, digest: Digest, request: &Request) -> Outcome {

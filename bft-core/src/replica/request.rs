@@ -53,7 +53,8 @@ pub(super) struct Requests {
     bytes: BTreeMap<ClientId, usize>,
     /// Digests that logged batches name and whose request is not here, with the batch. Bounded by the window.
     wanted: BTreeSet<(Digest, SequenceNumber)>,
-    /// Pending requests that everyone can check, and that are therefore timed: whose, and since when. (decision 6)
+    /// Pending requests that everyone can check and whose turn it is, so that they are timed: whose, and since when.
+    /// (decision 6) One that came early waits for its client, not for the primary.
     timed: BTreeMap<Digest, (ClientId, Tick)>,
     /// Clients that must sign, because some replica could not authenticate them. (decision 6)
     demoted: BTreeMap<ClientId, Demotion>,
@@ -90,15 +91,20 @@ impl Requests {
         digests.filter_map(|digest| self.pending.get(digest))
     }
 
-    fn insert(&mut self, pending: Pending, now: Tick) {
+    fn insert(&mut self, pending: Pending) {
         self.remove(pending.digest);
         let (digest, lane) = (pending.digest, pending.lane());
         self.lanes.entry(lane).or_default().push(digest);
         *self.bytes.entry(lane.0).or_default() += pending.request.request.size();
-        if pending.proof == Proof::Signature {
-            self.timed.insert(digest, (lane.0, now));
-        }
         self.pending.insert(digest, pending);
+    }
+
+    /// It is the turn of `digest`: from now on the primary has to order it, if everyone can check it.
+    fn time(&mut self, digest: Digest, now: Tick) {
+        let signed = self.pending.get(&digest).filter(|p| p.proof == Proof::Signature);
+        if let Some(pending) = signed {
+            self.timed.entry(digest).or_insert((pending.lane().0, now));
+        }
     }
 
     pub fn remove(&mut self, digest: Digest) {
@@ -145,14 +151,21 @@ impl Requests {
     }
 
     /// Forgets what can no longer execute on a slot, and lets what came early be proposed: the slot has moved on.
-    pub fn advance(&mut self, client: ClientId, slot: Slot, session: SessionId, seq: u64) {
+    pub fn advance(&mut self, executed: &Request, now: Tick) {
+        let Request { client, slot, session, seq, .. } = *executed;
         let Some(waiting) = self.lanes.get(&(client, slot)).cloned() else { return };
         for digest in waiting {
             let Some(pending) = self.pending.get(&digest) else { continue };
-            if pending.request.request.age() <= (session, seq) {
+            let age = pending.request.request.age();
+            if age <= (session, seq) {
                 self.remove(digest);
-            } else if pending.proposed.is_none() {
+                continue;
+            }
+            if pending.proposed.is_none() {
                 self.enqueue(digest);
+            }
+            if age == (session, seq.saturating_add(1)) {
+                self.time(digest, now);
             }
         }
     }
@@ -257,7 +270,11 @@ impl<S: Service> Replica<S> {
                 pending.proposed = None;
             }
             let waits = pending.proposed.is_none();
-            match self.objects.standing(&request.request, digest, self.config.slots) {
+            let standing = self.objects.standing(&request.request, digest, self.config.slots);
+            if standing == Standing::Next {
+                self.requests.time(digest, self.now.tick);
+            }
+            match standing {
                 Standing::Next | Standing::Later if waits => self.requests.enqueue(digest),
                 Standing::Next | Standing::Later => {}
                 _ => self.requests.remove(digest),
@@ -429,7 +446,12 @@ impl<S: Service> Replica<S> {
             self.requests.enqueue(digest);
         }
         let pending = Pending { digest, request: request.clone(), proof, proposed };
-        self.requests.insert(pending, self.now.tick);
+        let standing = self.objects.standing(&request.request, digest, self.config.slots);
+        let is_its_turn = standing == Standing::Next;
+        self.requests.insert(pending);
+        if is_its_turn {
+            self.requests.time(digest, self.now.tick);
+        }
         self.vouch(digest, proof, out);
         Ok(())
     }

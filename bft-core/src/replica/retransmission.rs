@@ -27,7 +27,9 @@ pub(super) struct Repairs {
     answered: Option<Tick>,
     /// How far it had executed then.
     executed: Option<SequenceNumber>,
-    /// How many batches it may fetch until its next STATUS.
+    /// The latest batch it has fetched: each one after that may be fetched once, as they come.
+    fetched: SequenceNumber,
+    /// How many others it may fetch until its next STATUS.
     batches: u64,
     /// The view that has begun there, when it last said so.
     pub active_in: Option<View>,
@@ -35,7 +37,13 @@ pub(super) struct Repairs {
 
 impl Repairs {
     pub fn new(window: u64) -> Self {
-        Self { answered: None, executed: None, batches: window, active_in: None }
+        Self {
+            answered: None,
+            executed: None,
+            fetched: SequenceNumber(0),
+            batches: window,
+            active_in: None,
+        }
     }
 }
 
@@ -112,6 +120,7 @@ impl<S: Service> Replica<S> {
         *repairs = Repairs {
             answered: Some(self.now.tick),
             executed: Some(m.executed),
+            fetched: repairs.fetched,
             batches: self.config.window,
             active_in: m.active.then_some(m.view),
         };
@@ -223,7 +232,7 @@ impl<S: Service> Replica<S> {
 
     /// FETCH-BATCH from `from`.
     ///
-    /// Errors: `TooOften`, beyond a window of batches between two STATUS; `Duplicate`, where the batch is not here.
+    /// Errors: `TooOften`, beyond a window of batches asked for again between two STATUS; `Duplicate`, where the batch is not here.
     pub(super) fn on_fetch_batch(
         &mut self,
         from: ReplicaId,
@@ -231,16 +240,20 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let repairs = self.repairs.get_mut(from.index()).ok_or(Rejection::WrongSender)?;
-        repairs.batches = repairs.batches.checked_sub(1).ok_or(Rejection::TooOften)?;
+        if m.n <= repairs.fetched {
+            repairs.batches = repairs.batches.checked_sub(1).ok_or(Rejection::TooOften)?;
+        }
+        repairs.fetched = repairs.fetched.max(m.n.min(self.log.high()));
         if let Some(batch) = self.log.committed(m.n).filter(|_| m.n <= self.executed) {
             self.claim(from, m.n, batch, out);
-        } else if m.claim {
-            let entry = self.log.entry(m.n)?;
-            if !entry.told_on_commit.contains(&from) {
-                entry.told_on_commit.push(from);
-            }
-        } else {
-            let entry = self.log.get(m.n).ok_or(Rejection::OutsideWaterMarks)?;
+            return Ok(());
+        }
+        // Its own quorum may need a replica that was passed over too, and has decided by then without voting.
+        let entry = self.log.entry(m.n)?;
+        if !entry.told_on_commit.contains(&from) {
+            entry.told_on_commit.push(from);
+        }
+        if !m.claim {
             let batch = entry.batch(m.digest).ok_or(Rejection::Duplicate)?;
             let entries = batch.entries(self.config.inline_bytes);
             let body = BatchBody { time: batch.time, batch: entries };
