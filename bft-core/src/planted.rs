@@ -51,7 +51,7 @@ bugs! {
     TailMisaligned => "the log's tail is not broken by a gap, so that it serves batches under wrong numbers",
     TableLostInTransfer => "the slot table is lost in a state transfer",
     TableLostAtRestart => "the slot table is lost at a restart, so that duplicates execute again",
-    PartUnverified => "a part of a fetched state is not checked against its digest",
+    PartUnverified => "an object of a fetched state is not checked against its digest",
     DeadDonor => "a donor that does not answer is asked again and again",
     UnmutedAtOnce => "a replica that lost its memory speaks at once",
     UnmutedIntoOldView => "a replica that lost its memory speaks again in the view in which it began",

@@ -36,6 +36,8 @@ pub enum Lean {
     SecondSessions,
     /// Replicas are cut off for long, and fall behind the others' windows.
     LeftBehind,
+    /// One replica is cut off until the healing, in the smallest window and under load.
+    LeftUntilHealed,
     /// Primaries crash one after the other while work goes on.
     Crashes,
 }
@@ -76,6 +78,7 @@ impl Lean {
             }
             Lean::SecondSessions => setup.attack_with(rng, &["B-30"]),
             Lean::LeftBehind => setup.fall_behind(rng),
+            Lean::LeftUntilHealed => setup.leave_one(rng),
             Lean::Crashes => setup.crash_primaries(rng),
         }
     }
@@ -126,17 +129,29 @@ impl Setup {
         }
     }
 
+    fn leave_one(&mut self, rng: &mut Rng) {
+        self.make_all_correct();
+        self.network = Network::quiet();
+        self.config = self.config.with_window(1, 2);
+        self.heal_at = rng.u64(60_000..200_000);
+        let links = self.links_of(rng.usize(..self.size.n()));
+        self.faults = vec![(rng.u64(10_000..30_000), Fault::Cut(links))];
+    }
+
+    fn links_of(&self, alone: usize) -> Vec<(usize, usize)> {
+        let addresses = self.size.n() + self.twins() + self.clients.len();
+        let others = (0..addresses).filter(|other| *other != alone);
+        others.flat_map(|other| [(alone, other), (other, alone)]).collect()
+    }
+
     /// One replica at a time is cut off for long, in small windows.
     fn fall_behind(&mut self, rng: &mut Rng) {
         let interval = [1, 2, 4][rng.usize(..3)];
         self.config = self.config.with_window(interval, interval * 2);
         self.heal_at = self.heal_at.max(800_000);
-        let addresses = self.size.n() + self.twins() + self.clients.len();
         let mut at = rng.u64(10_000..100_000);
         while at < self.heal_at {
-            let alone = rng.usize(..self.size.n());
-            let others = (0..addresses).filter(|other| *other != alone);
-            let links = others.flat_map(|other| [(alone, other), (other, alone)]).collect();
+            let links = self.links_of(rng.usize(..self.size.n()));
             self.faults.push((at, Fault::Cut(links)));
             at += rng.u64(20_000..250_000);
             self.faults.push((at, Fault::Mend));

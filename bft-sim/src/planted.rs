@@ -51,10 +51,10 @@ fn lean(bug: Planted) -> Lean {
         Planted::NamingManyDemotesNobody => Lean::Poisoners(17),
         Planted::SignatureUnchecked => Lean::Attacks(&["B-16"]),
         Planted::SignerCountsTwice
-        | Planted::AheadKeepsNewest
         | Planted::TailMisaligned
-        | Planted::TableLostInTransfer => Lean::LeftBehind,
-        Planted::DeadDonor => Lean::LeftBehind,
+        | Planted::TableLostInTransfer
+        | Planted::DeadDonor => Lean::LeftBehind,
+        Planted::AheadKeepsNewest => Lean::LeftUntilHealed,
         Planted::PartUnverified => Lean::Attacks(&["B-37"]),
         Planted::UnmutedAtOnce | Planted::UnmutedIntoOldView => Lean::Amnesia,
         Planted::TimeUnchecked => Lean::Attacks(&["B-12"]),
@@ -119,12 +119,13 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
 pub fn plan(bug: Planted, seed: u64) -> Plan {
     let n = if seed % 3 == 0 { 7 } else { 4 };
     let scenario = Scenario::Leaning(lean(bug));
+    let operations = if lean(bug) == Lean::LeftUntilHealed { 600 } else { 60 };
     let clients = match lean(bug) {
         Lean::Poisoners(count) => count as u32 + 3,
         Lean::LeaveTentative => 1,
         _ => 3,
     };
-    Plan { seed, n, f: (n - 1) / 3, clients, operations: 60, trace: false, scenario }
+    Plan { seed, n, f: (n - 1) / 3, clients, operations, trace: false, scenario }
 }
 
 /// The bug called `name`.
