@@ -47,7 +47,7 @@ bugs! {
     CheckpointOnWeak => "a checkpoint is stable on f+1 signatures",
     SignerCountsTwice => "one signer counts twice in a certificate",
     SignatureUnchecked => "a CHECKPOINT's signature is not held against the replica it names",
-    AheadKeepsNewest => "of CHECKPOINTs beyond the window only each replica's newest is kept, and no certificate travels whole",
+    CertificateOutsideWindow => "a certificate beyond the high water mark is refused as votes there are, by those who need it",
     TailMisaligned => "the log's tail is not broken by a gap, so that it serves batches under wrong numbers",
     TableLostInTransfer => "the slot table is lost in a state transfer",
     TableLostAtRestart => "the slot table is lost at a restart, so that duplicates execute again",

@@ -54,7 +54,7 @@ fn lean(bug: Planted) -> Lean {
         | Planted::TailMisaligned
         | Planted::TableLostInTransfer
         | Planted::DeadDonor => Lean::LeftBehind,
-        Planted::AheadKeepsNewest => Lean::LeftUntilHealed,
+        Planted::CertificateOutsideWindow => Lean::LeftUntilHealed,
         Planted::PartUnverified => Lean::Attacks(&["B-37"]),
         Planted::UnmutedAtOnce | Planted::UnmutedIntoOldView => Lean::Amnesia,
         Planted::TimeUnchecked => Lean::Attacks(&["B-12"]),
@@ -92,7 +92,7 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
         | Planted::ClockWithoutSlack
         | Planted::TimerStopsTentatively
         | Planted::NamingManyDemotesNobody
-        | Planted::AheadKeepsNewest
+        | Planted::CertificateOutsideWindow
         | Planted::DeadDonor => LIVENESS,
         Planted::CheckpointOnWeak | Planted::SignerCountsTwice | Planted::SignatureUnchecked => {
             &["I-3:", "I-12:", "P12:"]

@@ -301,6 +301,9 @@ impl<S: Service> Replica<S> {
             return Err(Rejection::Duplicate);
         }
         let high = self.log.high();
+        if n > high && planted(Planted::CertificateOutsideWindow) {
+            return Err(Rejection::OutsideWaterMarks);
+        }
         if n > high {
             // Only the newest of those is of use.
             if proved.keys().next_back().is_some_and(|newest| *newest > n) {
@@ -325,7 +328,6 @@ impl<S: Service> Replica<S> {
     ) -> Result<(), Rejection> {
         let most = self.config.window / self.config.checkpoint_interval + 2;
         self.checkpoints.heard_ahead.insert(m.replica, self.now.tick);
-        let most = if planted(Planted::AheadKeepsNewest) { 1 } else { most };
         let of_one = self.checkpoints.ahead.entry(m.replica).or_default();
         if of_one.insert(m.n, m).is_some() {
             return Err(Rejection::Duplicate);

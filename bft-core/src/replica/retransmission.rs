@@ -148,12 +148,7 @@ impl<S: Service> Replica<S> {
         let to = Destination::Replica(from);
         if m.stable < self.log.low() {
             let certificate = self.checkpoints.stable_certificate().to_vec();
-            if planted(Planted::AheadKeepsNewest) {
-                let one_by_one = certificate.into_iter().map(Message::Checkpoint);
-                one_by_one.for_each(|message| self.send(to, message, None, out));
-            } else {
-                self.send(to, Message::StableCertificate(certificate), None, out);
-            }
+            self.send(to, Message::StableCertificate(certificate), None, out);
         }
         for checkpoint in self.checkpoints.votes_of(self.config.me) {
             self.send(to, Message::Checkpoint(*checkpoint), None, out);
