@@ -52,6 +52,12 @@ impl Certificate {
         voted.into_iter().find(|digest| self.count(*digest) >= quorum)
     }
 
+    /// How many votes are kept, second ones included: at most two a replica.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.votes.len() + self.conflicts.len()
+    }
+
     /// What `of` voted for.
     pub fn vote(&self, of: ReplicaId) -> Option<Digest> {
         self.votes.iter().find(|(voter, _)| *voter == of).map(|(_, digest)| *digest)

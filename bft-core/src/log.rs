@@ -172,6 +172,11 @@ impl History {
         self.batches.iter().find(|batch| batch.digest == digest)
     }
 
+    /// The batches that P and Q name, and those about to be.
+    pub fn batches(&self) -> &[NamedBatch] {
+        &self.batches
+    }
+
     /// The entry of P for `n`, which this is of.
     pub fn prepared_claim(&self, n: SequenceNumber) -> Option<Claim> {
         self.prepared.map(|(digest, view)| Claim { n, digest, view })
@@ -272,10 +277,10 @@ pub struct Log {
     tail_bytes: usize,
 }
 
-/// What the tail may hold. Units: bytes of operations.
-const MAX_TAIL_BYTES: usize = 32 << 20;
-
 impl Log {
+    /// What the tail may hold. Units: bytes of operations.
+    pub const MAX_TAIL_BYTES: usize = 32 << 20;
+
     /// An empty log above `low`.
     pub fn new(low: SequenceNumber, window: u64) -> Self {
         Self { low, window, entries: VecDeque::new(), tail: VecDeque::new(), tail_bytes: 0 }
@@ -353,7 +358,10 @@ impl Log {
     fn keep_tail(&mut self, batch: NamedBatch) {
         self.tail_bytes += batch.size();
         self.tail.push_back(batch);
-        while self.tail.len() as u64 > self.window || self.tail_bytes > MAX_TAIL_BYTES {
+        while self.tail.len() as u64 > self.window || self.tail_bytes > Self::MAX_TAIL_BYTES {
+            if planted(Planted::TailUnbounded) {
+                return;
+            }
             let Some(oldest) = self.tail.pop_front() else { return };
             self.tail_bytes -= oldest.size();
         }
@@ -362,6 +370,11 @@ impl Log {
     fn forget_tail(&mut self) {
         self.tail.clear();
         self.tail_bytes = 0;
+    }
+
+    /// How many batches the tail holds, and how many bytes of operations.
+    pub fn tail(&self) -> (usize, usize) {
+        (self.tail.len(), self.tail_bytes)
     }
 
     /// The batch that is committed-local at `n`, from the log or from the tail below it.

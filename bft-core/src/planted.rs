@@ -48,6 +48,8 @@ bugs! {
     SignerCountsTwice => "one signer counts twice in a certificate",
     SignatureUnchecked => "a CHECKPOINT's signature is not held against the replica it names",
     CertificateOutsideWindow => "a certificate beyond the high water mark is refused as votes there are, by those who need it",
+    AheadUnbounded => "every CHECKPOINT beyond the window is kept, however many",
+    TailUnbounded => "the tail of the log never loses its oldest batch",
     TailMisaligned => "the log's tail is not broken by a gap, so that it serves batches under wrong numbers",
     TableLostInTransfer => "the slot table is lost in a state transfer",
     TableLostAtRestart => "the slot table is lost at a restart, so that duplicates execute again",

@@ -17,11 +17,13 @@
 //! new_view.rs        on_new_view, begin_view        the next view begins with what may have committed: choice.rs
 //! recovery.rs        recover                        from a checkpoint and the records persisted since
 //! amnesia.rs         rejoin, on_reply               without them: mute until what it may have said has passed
+//! footprint.rs       footprint                      what is held here, and the most that may be
 //! ```
 
 mod amnesia;
 mod checkpoint;
 mod execution;
+mod footprint;
 mod new_view;
 mod ordering;
 mod recovery;
@@ -47,6 +49,7 @@ use alloc::vec::Vec;
 use amnesia::Amnesia;
 use checkpoint::Checkpoints;
 use core::time::Duration;
+pub use footprint::Holding;
 pub use recovery::{RecoverError, Snapshot};
 use request::Requests;
 use retransmission::Repairs;

@@ -49,6 +49,7 @@ fn lean(bug: Planted) -> Lean {
         Planted::ClockWithoutSlack => Lean::LateClocks,
         Planted::TimerStopsTentatively => Lean::LeaveTentative,
         Planted::NamingManyDemotesNobody => Lean::Poisoners(17),
+        Planted::AheadUnbounded => Lean::Attacks(&["B-35"]),
         Planted::SignatureUnchecked => Lean::Attacks(&["B-16"]),
         Planted::SignerCountsTwice
         | Planted::TailMisaligned
@@ -67,6 +68,7 @@ fn lean(bug: Planted) -> Lean {
         | Planted::TableLostAtRestart
         | Planted::VoteBeforeDurable
         | Planted::TentativeReplyBeforeDurable
+        | Planted::TailUnbounded
         | Planted::AttemptReused => Lean::Nowhere,
     }
 }
@@ -84,6 +86,7 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
         Planted::ClaimClearsHistory => &["I-1:", "I-2:", "I-13:", "P12:"],
         Planted::SecondNewView => &["I-13:"],
         Planted::ViewChangesUnbounded => &["I-14: I-8:"],
+        Planted::AheadUnbounded | Planted::TailUnbounded => &["I-8:"],
         Planted::TimerNeverResets => &["I-7: r"],
         Planted::TimerNeverDoubles
         | Planted::LeaversNotCounted
@@ -117,7 +120,7 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
 
 /// The world of `seed` in the hunt for `bug`: four replicas, seven in every third.
 pub fn plan(bug: Planted, seed: u64) -> Plan {
-    let n = if seed % 3 == 0 { 7 } else { 4 };
+    let n = if seed.is_multiple_of(3) { 7 } else { 4 };
     let scenario = Scenario::Leaning(lean(bug));
     let operations = if lean(bug) == Lean::LeftUntilHealed { 600 } else { 60 };
     let clients = match lean(bug) {

@@ -191,6 +191,13 @@ impl<O: Object> Checkpoints<O> {
         self.votes.values().filter_map(move |votes| votes.get(&replica))
     }
 
+    /// How many states, CHECKPOINTs, whole certificates and CHECKPOINTs beyond the window are held.
+    pub fn held(&self) -> (usize, usize, usize, usize) {
+        let votes = self.votes.values().map(BTreeMap::len).sum();
+        let ahead = self.ahead.values().map(BTreeMap::len).sum();
+        (self.own.len(), votes, self.proved.len(), ahead)
+    }
+
     pub fn check_invariants(&self, low: SequenceNumber, executed: SequenceNumber) {
         assert_eq!(self.stable_n, low, "the stable checkpoint is the low water mark");
         assert!(self.own.range(..low).count() <= 1, "one older checkpoint stays readable");
@@ -332,7 +339,7 @@ impl<S: Service> Replica<S> {
         if of_one.insert(m.n, m).is_some() {
             return Err(Rejection::Duplicate);
         }
-        if of_one.len() as u64 > most {
+        if of_one.len() as u64 > most && !planted(Planted::AheadUnbounded) {
             of_one.pop_first();
         }
         self.consider_transfer(out);

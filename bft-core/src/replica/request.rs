@@ -1,6 +1,6 @@
 //! Clients' requests: admission, the bodies that batches name, and answers that are already known. [CL99 §4.1]
 
-use super::Replica;
+use super::{Config, Replica};
 use crate::auth::Proof;
 use crate::io::{Destination, Output, Rejection};
 use crate::log::{Entry, NamedBatch};
@@ -19,9 +19,12 @@ use alloc::vec::Vec;
 /// Results up to this size travel whole from every replica; of larger ones one replica sends the bytes. Units: bytes.
 const ALWAYS_WHOLE: usize = 256;
 /// How many answers may wait for the tentative batch to commit.
-const MAX_HELD_READS: usize = 4096;
+pub(super) const MAX_HELD_READS: usize = 4096;
 /// So few clients may err all at once, as after a restart of theirs.
 const MANY_SPOILT: usize = 4;
+/// How many requests may wait on a slot: the next and the one after it, a third that came while the first was executed
+/// tentatively and that was undone, and a CREATE-SESSION.
+const MAX_ON_LANE: usize = 4;
 /// How often the span for which a client must sign doubles.
 const MAX_DOUBLINGS: u32 = 3;
 
@@ -241,6 +244,31 @@ impl Requests {
         !self.timed.is_empty()
     }
 
+    /// What is held of `clients`, replicas that ask for themselves included, on their `lanes`, each kind beside its limit.
+    pub fn held(
+        &self,
+        lanes: usize,
+        clients: usize,
+        config: &Config,
+    ) -> [(&'static str, usize, usize); 6] {
+        let pending = lanes * MAX_ON_LANE;
+        let of_one = usize::from(config.slots) * MAX_ON_LANE * config.limits.operation_bytes;
+        let (complaints, weak) = (self.complaints.values().map(BTreeSet::len), config.size.weak());
+        let logged = config.window as usize * config.size.n() * config.limits.batch_requests;
+        [
+            ("requests that wait", self.pending.len(), pending),
+            (
+                "bytes that wait for one client",
+                self.bytes.values().copied().max().unwrap_or(0),
+                of_one,
+            ),
+            ("requests to be proposed", self.queue.len(), 2 * pending + 65),
+            ("bodies that batches lack", self.wanted.len(), logged),
+            ("clients that must sign", self.demoted.len().max(self.complained.len()), clients),
+            ("complaints of clients", complaints.sum(), clients * weak),
+        ]
+    }
+
     pub fn check_invariants(&self) {
         let mut bytes: BTreeMap<ClientId, usize> = BTreeMap::new();
         for pending in self.pending.values() {
@@ -253,8 +281,7 @@ impl Requests {
         assert!(self.timed.keys().all(|digest| self.pending.contains_key(digest)));
         let on_lanes: usize = self.lanes.values().map(Vec::len).sum();
         assert_eq!(on_lanes, self.pending.len());
-        // A third may have come while the first was executed tentatively; then that was undone. A CREATE-SESSION besides.
-        assert!(self.lanes.values().all(|waiting| (1..=4).contains(&waiting.len())));
+        assert!(self.lanes.values().all(|waiting| (1..=MAX_ON_LANE).contains(&waiting.len())));
     }
 }
 

@@ -70,6 +70,11 @@ impl Suspicion {
         }
     }
 
+    /// How many replicas suspect the primary of this view.
+    pub fn suspects(&self) -> usize {
+        self.suspects.len()
+    }
+
     /// How long the primary of this view has.
     pub fn timeout(&self) -> Duration {
         self.timeout

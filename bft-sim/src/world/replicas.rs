@@ -5,9 +5,12 @@ use crate::node::START;
 use crate::plan::Scenario;
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::Message;
-use bft_core::replica::Replica;
+use bft_core::replica::{Holding, Replica};
 use bft_core::types::{ClientId, Peer, PersistId, SequenceNumber, Tick, Time};
 use std::time::Duration;
+
+/// One step in so many is followed by a look at what its replica holds.
+const FOOTPRINTS: u64 = 16;
 
 impl World {
     pub(super) fn replica_timer(&mut self, i: usize, timer: Timer, at: Tick) {
@@ -71,7 +74,11 @@ impl World {
         replica.handle(now, input, &mut outputs);
         if correct {
             replica.check_invariants();
+            if self.report.events.is_multiple_of(FOOTPRINTS) {
+                self.check_footprint(i);
+            }
         }
+        let Some(replica) = &self.nodes[i].replica else { return };
         let (executed, tentative) = (replica.executed(), replica.tentative());
         let installed = installed(&outputs, self.nodes[i].executed);
         let operations = self.operations(i, executed);
@@ -200,6 +207,15 @@ impl World {
             if sends > self.most_sends() {
                 self.violation(format!("I-8: one input made r{i} send {sends} messages"));
             }
+        }
+    }
+
+    /// I-8: nobody can make a replica hold more than its configuration allows.
+    pub(super) fn check_footprint(&mut self, i: usize) {
+        let Some(replica) = &self.nodes[i].replica else { return };
+        let over = replica.footprint().into_iter().find(|holding| holding.held > holding.most);
+        if let Some(Holding { what, held, most }) = over {
+            self.violation(format!("I-8: r{i} holds {held} {what}, at most {most}"));
         }
     }
 

@@ -194,6 +194,8 @@ impl World {
             node.wiped && phase.is_some_and(|phase| phase != Phase::Recovering)
         };
         self.report.marks.hit_if(self.nodes.iter().any(speaks), Mark::WipedRecovered);
+        let correct = (0..self.nodes.len()).filter(|i| !self.nodes[*i].faulty);
+        correct.collect::<Vec<_>>().into_iter().for_each(|i| self.check_footprint(i));
         let mut faults = Vec::new();
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(replica) = node.replica.as_ref().filter(|_| !node.faulty) else { continue };
