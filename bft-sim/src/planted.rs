@@ -176,8 +176,10 @@ pub fn hunt(bug: Planted, first: u64, most: u64) -> Hunt {
     hunt
 }
 
+/// The name of the promise; where the core's own invariants noticed, of the one that they name.
 fn oracle_of(violation: &str) -> String {
-    violation.split(':').next().unwrap_or_default().to_owned()
+    let own = violation.strip_prefix("I-14: ").filter(|said| said.starts_with("I-"));
+    own.unwrap_or(violation).split(':').next().unwrap_or_default().to_owned()
 }
 
 /// Hunts all of `bugs` on as many threads as there are processors, and calls `done` with each hunt as it ends.
