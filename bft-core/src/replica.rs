@@ -24,6 +24,7 @@ mod amnesia;
 mod checkpoint;
 mod execution;
 mod footprint;
+mod inspect;
 mod new_view;
 mod ordering;
 mod recovery;

@@ -12,6 +12,7 @@ mod script;
 use script::Script;
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "RUN=FILE runs that file alone")]
 fn every_trace_runs_as_written() {
     let mut files = 0;
     datadriven::walk("tests/traces", |file| {
