@@ -1,15 +1,19 @@
 //! The FUSE front: one kernel request is one `FsOp`, and the answer goes back from whichever thread brings it.
 //!
 //! It translates and never decides. Nothing is queued here: the mount library's thread hands the request to the
-//! [`Backend`] and takes the next one. What is not implemented below (extended attributes, fallocate, lseek, copy_file_range, byte-range
-//! locks, poll, ioctl) answers ENOSYS by the library's default, after which the kernel stops asking and emulates or refuses it.
+//! [`Backend`] and takes the next one. What is not implemented below (byte-range locks, poll, ioctl) answers ENOSYS by the
+//! library's default, after which the kernel stops asking and emulates or refuses it.
 
+mod bare;
 mod callers;
 mod convert;
+mod extent;
 mod page;
+mod xattr;
 
 use crate::backend::Backend;
 use crate::options::{Consistency, MountOptions};
+use bare::Bare;
 use bfs_fs::op::{
     Attributes, CreateMode, Entry, FsOp, FsReply, FsRequest, FsResult, Inode, Kind, MAX_IO,
     MAX_NAME, SetAttributes, StatFs,
@@ -18,10 +22,10 @@ use bytes::Bytes;
 use callers::{Callers, OpenFiles};
 use convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, set_time};
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use page::PageBudget;
 use std::ffi::OsStr;
@@ -39,6 +43,7 @@ pub struct Front {
     backend: Arc<dyn Backend>,
     callers: Callers,
     files: Arc<OpenFiles>,
+    bare: Arc<Bare>,
     /// How long the kernel may trust names and attributes.
     ttl: Duration,
     strict: bool,
@@ -61,6 +66,7 @@ impl Front {
             backend,
             callers: Callers::default(),
             files: Arc::default(),
+            bare: Arc::new(Bare::new(options.ttl())),
             ttl: options.ttl(),
             strict: options.consistency == Consistency::Strict,
             open_flags: FopenFlags::empty(),
@@ -84,14 +90,17 @@ impl Front {
         op: FsOp,
         done: impl FnOnce(FsResult) + Send + 'static,
     ) {
-        let caller = self.files.opener(handle).unwrap_or_else(|| self.callers.of(request));
+        let caller = self.opener(request, handle);
         self.backend.call(FsRequest { caller, op }, Box::new(done));
     }
 
     fn answer_entry(&self, request: &Request, op: FsOp, reply: ReplyEntry) {
-        let ttl = self.ttl;
+        let (ttl, bare) = (self.ttl, self.bare.clone());
         self.call(request, op, move |result| match attributes(result) {
-            Ok(a) => reply.entry(&ttl, &file_attr(&a), Generation(a.generation)),
+            Ok(a) => {
+                bare.learn(&a);
+                reply.entry(&ttl, &file_attr(&a), Generation(a.generation));
+            }
             Err(e) => reply.error(e),
         });
     }
@@ -139,6 +148,10 @@ fn misfit(reply: &FsReply) -> Errno {
         FsReply::Data { .. } => "data",
         FsReply::Written { .. } => "a count",
         FsReply::Entries { .. } => "entries",
+        FsReply::Position { .. } => "a position",
+        FsReply::Allocated { .. } => "an allocation",
+        FsReply::Value(_) => "an extended attribute",
+        FsReply::Names(_) => "names of extended attributes",
         FsReply::StatFs(_) => "file system statistics",
     };
     tracing::error!(
@@ -159,8 +172,10 @@ impl Filesystem for Front {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_ASYNC_DIO,
-            // The state machine takes set-id bits away itself; the kernel would ask in the name of a writer who may not.
+            // The state machine takes set-id bits and capabilities away itself; the kernel would ask in the name of a writer
+            // who may not, and the first form alone would have it look for capabilities before every write.
             InitFlags::FUSE_HANDLE_KILLPRIV,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // An inode number is never used twice and a target never changes.
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
@@ -201,10 +216,13 @@ impl Filesystem for Front {
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let ttl = self.ttl;
+        let (ttl, bare) = (self.ttl, self.bare.clone());
         self.call(request, FsOp::GetAttributes { inode: Inode(inode.0) }, move |result| {
             match attributes(result) {
-                Ok(a) => reply.attr(&ttl, &file_attr(&a)),
+                Ok(a) => {
+                    bare.learn(&a);
+                    reply.attr(&ttl, &file_attr(&a));
+                }
                 Err(e) => reply.error(e),
             }
         });
@@ -236,17 +254,17 @@ impl Filesystem for Front {
             accessed: accessed.map(set_time),
             modified: modified.map(set_time),
         };
-        let op = FsOp::SetAttributes { inode: Inode(inode.0), set };
+        let caller = match handle {
+            // ftruncate(2): allowed by how the file was opened.
+            Some(handle) if size.is_some() => self.opener(request, handle),
+            _ => self.callers.of(request),
+        };
         let ttl = self.ttl;
-        let done = move |result| match attributes(result) {
+        let done = move |result| match result {
             Ok(a) => reply.attr(&ttl, &file_attr(&a)),
             Err(e) => reply.error(e),
         };
-        match handle {
-            // ftruncate(2): allowed by how the file was opened.
-            Some(handle) if size.is_some() => self.call_opened(request, handle, op, done),
-            _ => self.call(request, op, done),
-        }
+        extent::set_attributes(self.backend.clone(), caller, Inode(inode.0), set, done);
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
@@ -386,11 +404,7 @@ impl Filesystem for Front {
         reply: ReplyWrite,
     ) {
         let op = FsOp::Write { inode: Inode(inode.0), offset, data: Bytes::copy_from_slice(data) };
-        self.call_opened(request, handle, op, move |result| match result {
-            Ok(FsReply::Written { count, .. }) => reply.written(count),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
-        });
+        self.call_opened(request, handle, op, move |result| extent::written(result, reply));
     }
 
     /// Nothing is buffered, so close(2) has nothing to wait for; ENOSYS means success here and tells the kernel not to ask again.
@@ -466,7 +480,7 @@ impl Filesystem for Front {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (page, ttl) = (self.plus_page.clone(), self.ttl);
+        let (page, ttl, bare) = (self.plus_page.clone(), self.ttl, self.bare.clone());
         let op = FsOp::ReadDirectory { inode: Inode(inode.0), cookie: offset, budget: page.get() };
         self.call_opened(request, handle, op, move |result| {
             let (entries, eof) = match entries(result) {
@@ -475,6 +489,7 @@ impl Filesystem for Front {
             };
             let fits = |e: &&Entry| {
                 let a = &e.attributes;
+                bare.learn(a);
                 let (name, attr) = (OsStr::from_bytes(&e.name), file_attr(a));
                 !reply.add(attr.ino, e.cookie, name, &ttl, &attr, Generation(a.generation))
             };
@@ -528,6 +543,80 @@ impl Filesystem for Front {
         self.answer_empty(request, op, reply);
     }
 
+    fn setxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.set_xattr(request, inode, name, value, flags, reply);
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.get_xattr(request, inode, name, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        self.list_xattrs(request, inode, size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.remove_xattr(request, inode, name, reply);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.allocate(request, inode, handle, (offset, length), mode, reply);
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.seek(request, inode, handle, offset, whence, reply);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        source: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        target: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (from, to) = ((from, source, from_offset), (to, target, to_offset));
+        self.copy_range(request, from, to, length, reply);
+    }
+
     fn create(
         &self,
         request: &Request,
@@ -552,6 +641,7 @@ impl Filesystem for Front {
         let created = Created {
             reply,
             files: self.files.clone(),
+            bare: self.bare.clone(),
             caller: caller.clone(),
             ttl: self.ttl,
             open_flags: self.open_flags,
@@ -561,7 +651,7 @@ impl Filesystem for Front {
         self.backend.call(
             FsRequest { caller, op },
             Box::new(move |result| match attributes(result) {
-                Ok(a) if truncate && a.size > 0 => created.truncate(backend.as_ref(), a.inode),
+                Ok(a) if truncate && a.size > 0 => created.truncate(backend, a.inode),
                 result => created.answer(result),
             }),
         );
@@ -572,6 +662,7 @@ impl Filesystem for Front {
 struct Created {
     reply: ReplyCreate,
     files: Arc<OpenFiles>,
+    bare: Arc<Bare>,
     caller: bfs_fs::op::Caller,
     ttl: Duration,
     open_flags: FopenFlags,
@@ -581,6 +672,7 @@ impl Created {
     fn answer(self, result: Result<Attributes, Errno>) {
         match result {
             Ok(a) => {
+                self.bare.learn(&a);
                 let handle = self.files.open(self.caller);
                 let generation = Generation(a.generation);
                 self.reply.created(&self.ttl, &file_attr(&a), generation, handle, self.open_flags);
@@ -591,10 +683,9 @@ impl Created {
 
     /// The kernel took the name for free and another client has used it meanwhile: after a create it truncates nothing
     /// itself, and O_TRUNC would leave the tail of what the other wrote.
-    fn truncate(self, backend: &dyn Backend, inode: Inode) {
+    fn truncate(self, backend: Arc<dyn Backend>, inode: Inode) {
         let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
-        let op = FsOp::SetAttributes { inode, set };
-        let request = FsRequest { caller: self.caller.clone(), op };
-        backend.call(request, Box::new(move |result| self.answer(attributes(result))));
+        let caller = self.caller.clone();
+        extent::set_attributes(backend, caller, inode, set, |result| self.answer(result));
     }
 }

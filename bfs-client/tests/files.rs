@@ -4,11 +4,11 @@ mod common;
 
 use common::{Mounted, has, sh};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
-use nix::unistd::mkfifo;
+use nix::unistd::{Whence, mkfifo};
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -245,14 +245,87 @@ fn a_name_too_long_and_a_file_as_directory_are_refused() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so_and_programs_fall_back() {
+fn holes_are_punched_found_and_copied() {
     let Some(m) = Mounted::new("") else { return };
-    fs::write(m.path("a"), vec![5; 300_000]).unwrap();
-    // copy_file_range(2) inside, seek to holes, posix_fallocate(3).
+    let file =
+        OpenOptions::new().read(true).write(true).create_new(true).open(m.path("a")).unwrap();
+    file.write_all_at(&[5; 300_000], 0).unwrap();
+    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    fallocate(&file, punch, 100_000, 100_000).unwrap();
+    let seek = |offset, whence| nix::unistd::lseek(&file, offset, whence);
+    assert_eq!(seek(0, Whence::SeekHole), Ok(102_400));
+    assert_eq!(seek(102_400, Whence::SeekData), Ok(196_608));
+    assert_eq!(seek(300_000, Whence::SeekData), Err(Errno::ENXIO));
+    let mut hole = [1; 100_000];
+    file.read_exact_at(&mut hole, 100_000).unwrap();
+    assert!(hole.iter().all(|byte| *byte == 0));
     assert_eq!(fs::copy(m.path("a"), m.path("b")).unwrap(), 300_000);
     sh(m.dir(), "cp --sparse=always a c; cmp a b; cmp a c");
-    if has("getfattr") {
-        sh(m.dir(), "getfattr -d a");
+    fallocate(&file, FallocateFlags::empty(), 250_000, 100_000).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 350_000);
+    fallocate(&file, FallocateFlags::FALLOC_FL_ZERO_RANGE, 0, 50).unwrap();
+    assert_eq!(fs::read(m.path("a")).unwrap()[49..51], [0, 5]);
+    let collapse = FallocateFlags::FALLOC_FL_COLLAPSE_RANGE;
+    assert_eq!(fallocate(&file, collapse, 0, 4096), Err(Errno::EOPNOTSUPP));
+    // More than there is memory for is refused before any of it is taken.
+    let blocks = file.metadata().unwrap().blocks();
+    assert_eq!(fallocate(&file, FallocateFlags::empty(), 0, 1 << 40), Err(Errno::ENOSPC));
+    assert_eq!(file.metadata().unwrap().blocks(), blocks);
+}
+
+#[test]
+fn a_large_file_is_cut_in_steps_that_nobody_sees() {
+    let Some(m) = Mounted::new("") else { return };
+    let file = File::create(m.path("f")).unwrap();
+    for i in 0..6000 {
+        file.write_all_at(b"x", i * 32_768).unwrap();
+    }
+    file.set_len(5).unwrap();
+    let metadata = file.metadata().unwrap();
+    assert_eq!((metadata.len(), metadata.blocks()), (5, 8));
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(fs::metadata(m.path("f")).unwrap().len(), 1 << 40);
+}
+
+const XATTRS: &str = r#"
+import errno, os
+def fails(number, call, *args):
+    try: call(*args)
+    except OSError as e: assert e.errno == number, e
+    else: raise AssertionError(args)
+open("f", "w").write("x"); os.mkdir("d"); os.symlink("f", "l")
+assert os.listxattr("f") == []
+os.setxattr("f", "user.colour", b"blue")
+os.setxattr("f", "trusted.t", b"")
+os.setxattr("d", "user.on", b"dir")
+assert os.getxattr("f", "user.colour") == b"blue" and os.getxattr("f", "trusted.t") == b""
+assert sorted(os.listxattr("f")) == ["trusted.t", "user.colour"] and os.getxattr("d", "user.on") == b"dir"
+fails(errno.EEXIST, os.setxattr, "f", "user.colour", b"", os.XATTR_CREATE)
+fails(errno.ENODATA, os.setxattr, "f", "user.none", b"", os.XATTR_REPLACE)
+os.removexattr("f", "user.colour")
+fails(errno.ENODATA, os.getxattr, "f", "user.colour")
+for size in (0, 40000, 65536):
+    os.setxattr("f", "user.big", b"x" * size)
+    assert os.getxattr("f", "user.big") == b"x" * size
+fails(errno.E2BIG, os.setxattr, "f", "user.big", b"x" * 65537)
+fails(errno.EOPNOTSUPP, os.setxattr, "f", "system.posix_acl_access", b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x04\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff")
+fails(errno.EPERM, lambda: os.setxattr("l", "user.a", b"", follow_symlinks=False))
+os.setxattr("f", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+open("f", "a").write("y")
+fails(errno.ENODATA, os.getxattr, "f", "security.capability")
+"#;
+
+#[test]
+fn extended_attributes_are_kept_and_lists_of_rights_refused() {
+    if !has("python3") {
+        return;
+    }
+    for options in ["", "strict"] {
+        let Some(m) = Mounted::new(options) else { return };
+        let program = m.0.beside("xattrs.py");
+        fs::write(&program, XATTRS).unwrap();
+        sh(m.dir(), &format!("python3 '{}'", program.display()));
+        sh(m.dir(), "cp -a f g; cmp f g; ls -l f g");
     }
 }
 

@@ -16,6 +16,14 @@ pub const CHUNK_COST: u64 = 256;
 /// A page of file data. Units: bytes.
 pub const PAGE_COST: u64 = PAGE as u64 + 32;
 
+/// An extended attribute besides its name and its value. Units: bytes.
+pub const XATTR_COST: u64 = 320;
+
+/// What an extended attribute costs.
+pub fn xattr(name: &[u8], value: usize) -> u64 {
+    XATTR_COST + name.len() as u64 + value as u64
+}
+
 /// What an inode with this body costs, its data apart.
 pub fn inode(body: &Body) -> u64 {
     match body {

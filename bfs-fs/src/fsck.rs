@@ -3,10 +3,10 @@
 use crate::cost;
 use crate::name;
 use crate::object::{
-    Body, CHUNK, Chunk, DATA, ENTRY, EntryRecord, INODE, InodeRecord, Object, PAGE, SUPER,
-    SUPER_ID, Super,
+    Body, CHUNK, Chunk, DATA, ENTRY, EntryRecord, INODE, InodeRecord, Object, PAGE, PAGES, SUPER,
+    SUPER_ID, Super, XATTR, XATTR_PART, XattrRecord,
 };
-use crate::op::{Inode, MAX_LINKS, MAX_TARGET, ROOT};
+use crate::op::{Inode, MAX_LINKS, MAX_TARGET, MAX_XATTR, MAX_XATTR_LIST, ROOT};
 use crate::ops::MAX_FILE_SIZE;
 use crate::permission::MODE_BITS;
 use crate::state::State;
@@ -25,14 +25,17 @@ struct Survey<'a> {
     entries: BTreeMap<(Inode, u64), &'a EntryRecord>,
     /// By file and index.
     chunks: BTreeMap<(Inode, u64), &'a Chunk>,
+    /// By inode and place.
+    xattrs: BTreeMap<(Inode, u64), &'a XattrRecord>,
+    xattr_rests: BTreeMap<(Inode, u64), &'a [u8]>,
     faults: Vec<String>,
 }
 
 /// Checks the whole file system.
 ///
 /// Link counts are right; every inode has a name and every name an inode; directories form one tree whose parent pointers
-/// agree with it; names are valid, unique and where their hash says; data belongs to a file, lies within its size and is
-/// zero behind it; the totals are the sums.
+/// agree with it; names are valid, unique and where their hash says; data belongs to a file and is zero behind its end;
+/// extended attributes belong to an inode and are where their hash says; the totals are the sums.
 ///
 /// Cost: O(state).
 ///
@@ -43,6 +46,7 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     survey.check_links();
     survey.check_tree();
     survey.check_data();
+    survey.check_xattrs();
     survey.check_values();
     survey.check_totals();
     if survey.faults.is_empty() { Ok(()) } else { Err(survey.faults) }
@@ -65,6 +69,12 @@ impl<'a> Survey<'a> {
                 }
                 (DATA, Object::Data(chunk)) => {
                     survey.chunks.insert((owner, part), chunk);
+                }
+                (XATTR, Object::Xattr(xattr)) if part % 2 == 0 => {
+                    survey.xattrs.insert((owner, part), xattr);
+                }
+                (XATTR, Object::XattrRest(rest)) if part % 2 == 1 => {
+                    survey.xattr_rests.insert((owner, part), rest);
                 }
                 _ => survey.faults.push(format!("{id:?} holds what does not belong there")),
             }
@@ -178,6 +188,45 @@ impl<'a> Survey<'a> {
         }
     }
 
+    fn check_xattrs(&mut self) {
+        let mut listed: BTreeMap<Inode, usize> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for ((owner, place), xattr) in self.xattrs.clone() {
+            let at = || format!("extended attribute {place:x} of inode {}", owner.0);
+            *listed.entry(owner).or_default() += xattr.name.len() + 1;
+            let owned = self.inodes.contains_key(&owner);
+            self.expect(owned, || format!("{} belongs to no inode", at()));
+            let (first, last) = name::xattr_places(&xattr.name);
+            let placed = (first..=last).contains(&place);
+            self.expect(placed, || format!("{} is not where its name belongs", at()));
+            let unique = names.insert((owner, &xattr.name));
+            self.expect(unique, || format!("{} repeats a name", at()));
+            let rest = self.xattr_rests.get(&(owner, place + 1)).map_or(0, |rest| rest.len());
+            let full = xattr.value.len() == XATTR_PART || rest == 0;
+            let right = full && xattr.value.len() <= XATTR_PART && rest <= MAX_XATTR - XATTR_PART;
+            self.expect(right, || format!("{} has an impossible value", at()));
+        }
+        for ((owner, place), rest) in self.xattr_rests.clone() {
+            let right = !rest.is_empty() && self.xattrs.contains_key(&(owner, place - 1));
+            self.expect(right, || format!("the rest {place:x} of inode {} has no value", owner.0));
+        }
+        for (number, record) in self.inodes.clone() {
+            let right = record.xattrs as usize == listed.get(&number).copied().unwrap_or(0)
+                && record.xattrs as usize <= MAX_XATTR_LIST;
+            self.expect(right, || format!("inode {} has wrong extended attributes", number.0));
+        }
+    }
+
+    /// What the extended attributes cost.
+    fn xattr_bytes(&self) -> u64 {
+        let rest =
+            |at: &(Inode, u64)| self.xattr_rests.get(&(at.0, at.1 + 1)).map_or(0, |r| r.len());
+        let cost = |(at, xattr): (&(Inode, u64), &&XattrRecord)| {
+            cost::xattr(&xattr.name, xattr.value.len() + rest(at))
+        };
+        self.xattrs.iter().map(cost).sum()
+    }
+
     fn check_values(&mut self) {
         for (number, record) in self.inodes.clone() {
             let next = self.totals.map_or(0, |totals| totals.next_inode);
@@ -201,7 +250,8 @@ impl<'a> Survey<'a> {
         let pages = self.chunks.values().map(|chunk| chunk.pages() as u64).sum();
         let bytes = self.inodes.values().map(|record| cost::inode(&record.body)).sum::<u64>()
             + self.entries.values().map(|entry| cost::entry(&entry.name)).sum::<u64>()
-            + cost::data(self.chunks.len() as u64, pages);
+            + cost::data(self.chunks.len() as u64, pages)
+            + self.xattr_bytes();
         let inodes = self.inodes.len() as u64;
         let right = self.totals.is_some_and(|t| t.inodes == inodes && t.bytes == bytes);
         let totals = self.totals;
@@ -211,10 +261,11 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Whether no page starts at or after `kept`, and the page across it is zero from there on.
+/// Whether every byte from `kept` on is zero: memory may be reserved there, but nothing is in it.
 fn nothing_beyond(chunk: &Chunk, kept: usize) -> bool {
-    let whole = kept / PAGE;
-    let beyond = (kept.div_ceil(PAGE)..crate::object::PAGES).all(|i| chunk.page(i).is_none());
-    let tail = chunk.page(whole).and_then(|page| page.get(kept % PAGE..));
-    beyond && tail.is_none_or(|tail| tail.iter().all(|byte| *byte == 0))
+    (kept / PAGE..PAGES).all(|index| {
+        let from = kept.saturating_sub(index * PAGE);
+        let tail = chunk.page(index).and_then(|page| page.get(from..));
+        tail.is_none_or(|tail| tail.iter().all(|byte| *byte == 0))
+    })
 }

@@ -28,7 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use ops::{MAX_DEPTH, MAX_FILE_SIZE};
+pub use ops::{MAX_CHUNKS, MAX_DEPTH, MAX_FILE_SIZE};
 pub use state::State;
 
 use alloc::boxed::Box;
@@ -105,6 +105,9 @@ impl FileSystem {
             FsOp::ReadDirectory { inode, cookie, budget } => {
                 Some(reader.read_directory(*inode, *cookie, *budget))
             }
+            FsOp::Seek { inode, offset, target } => Some(reader.seek(*inode, *offset, *target)),
+            FsOp::GetXattr { inode, name } => Some(reader.get_xattr(*inode, name)),
+            FsOp::ListXattrs { inode } => Some(reader.list_xattrs(*inode)),
             FsOp::StatFs => Some(reader.stat_fs(self.config.memory_budget)),
             FsOp::Access { inode, mask } => Some(reader.access(*inode, *mask)),
             _ => None,
@@ -129,6 +132,14 @@ impl Writer<'_> {
                 self.rename(*from, name, *to, new_name, *how)
             }
             FsOp::Write { inode, offset, data } => self.write(*inode, *offset, data),
+            FsOp::Allocate { inode, offset, length, how } => {
+                self.allocate(*inode, *offset, *length, *how)
+            }
+            FsOp::CopyRange { from, from_offset, to, to_offset, length } => {
+                self.copy_range((*from, *from_offset), (*to, *to_offset), *length)
+            }
+            FsOp::SetXattr { inode, name, value, how } => self.set_xattr(*inode, name, value, *how),
+            FsOp::RemoveXattr { inode, name } => self.remove_xattr(*inode, name),
             // Being executed in order is all that a sync asks for.
             FsOp::Sync { inode } => self.reader().attributes(*inode),
             FsOp::Null { .. }
@@ -137,6 +148,9 @@ impl Writer<'_> {
             | FsOp::ReadLink { .. }
             | FsOp::Read { .. }
             | FsOp::ReadDirectory { .. }
+            | FsOp::Seek { .. }
+            | FsOp::GetXattr { .. }
+            | FsOp::ListXattrs { .. }
             | FsOp::StatFs
             | FsOp::Access { .. } => unreachable!("what changes nothing was answered before"),
         }
@@ -159,6 +173,7 @@ impl Service for FileSystem {
             uid: self.config.root_uid,
             gid: self.config.root_gid,
             mode: self.config.root_mode & MODE_BITS,
+            xattrs: 0,
             body: Body::Directory { parent: ROOT, entries: 0 },
         };
         let totals = Super { next_inode: ROOT.0 + 1, inodes: 1, bytes: cost::inode(&root.body) };

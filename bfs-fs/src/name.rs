@@ -37,6 +37,12 @@ pub(crate) fn cookies(name: &[u8]) -> (u64, u64) {
     (first, first + (SAME_HASH - 1))
 }
 
+/// The first and the last place, both even, that an extended attribute called `name` can have: 8 of them, 2 apart.
+pub(crate) fn xattr_places(name: &[u8]) -> (u64, u64) {
+    let (first, last) = cookies(name);
+    (first * 2, last * 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@
 //! | [`InodeRecord`] | 0x81 | inode | 0 |
 //! | [`EntryRecord`] | 0x82 | inode of the directory | cookie |
 //! | [`Chunk`] | 0x83 | inode of the file | offset / 32 KiB |
+//! | [`XattrRecord`] | 0x84 | inode | its name's place, even |
+//! | the rest of a long value | 0x84 | inode | the same, odd |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
 
@@ -22,6 +24,7 @@ pub(crate) const SUPER: u8 = 0x80;
 pub(crate) const INODE: u8 = 0x81;
 pub(crate) const ENTRY: u8 = 0x82;
 pub(crate) const DATA: u8 = 0x83;
+pub(crate) const XATTR: u8 = 0x84;
 
 /// Where the [`Super`] object is.
 pub(crate) const SUPER_ID: ObjectId = ObjectId::new(SUPER, 0, 0);
@@ -42,6 +45,9 @@ pub enum Object {
     Inode(Box<InodeRecord>),
     Entry(EntryRecord),
     Data(Chunk),
+    Xattr(XattrRecord),
+    /// What of a value did not fit its [`XattrRecord`]. Never empty.
+    XattrRest(Box<[u8]>),
 }
 
 /// The totals of the file system. There is one.
@@ -73,6 +79,8 @@ pub struct InodeRecord {
     pub gid: u32,
     /// 12 bits.
     pub mode: u16,
+    /// What the names of the extended attributes take, each with a NUL. Units: bytes.
+    pub xattrs: u32,
     pub body: Body,
 }
 
@@ -144,6 +152,7 @@ impl InodeRecord {
             accessed: self.accessed,
             modified: self.modified,
             changed: self.changed,
+            has_xattrs: self.xattrs > 0,
         }
     }
 }
@@ -155,7 +164,19 @@ pub struct EntryRecord {
     pub name: Box<[u8]>,
 }
 
-type Page = Arc<[u8; PAGE]>;
+/// One extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct XattrRecord {
+    pub name: Box<[u8]>,
+    /// At most [`XATTR_PART`] bytes; the rest is an object of its own, and there is one only if this part is full.
+    pub value: Box<[u8]>,
+}
+
+/// How much of a value one object holds. Units: bytes.
+pub const XATTR_PART: usize = 32 * 1024;
+
+/// A page of file data, shared by every copy of the state that holds it unchanged.
+pub(crate) type Page = Arc<[u8; PAGE]>;
 
 /// 32 KiB of a file, of which at least one page is stored. An absent page reads as zeros.
 ///
@@ -215,18 +236,26 @@ impl Chunk {
         }
     }
 
-    /// Forgets the bytes from `len` on: whole pages go, the rest of a page becomes zeros.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        for (index, slot) in self.0.iter_mut().enumerate() {
-            let kept = len.saturating_sub(index * PAGE);
-            if kept == 0 {
+    /// Forgets the bytes `range`: whole pages go, the part of a page becomes zeros.
+    pub(crate) fn punch(&mut self, range: Range<usize>) {
+        for (index, within) in split(range.start as u64, range.end as u64, PAGE as u64) {
+            let Some(slot) = self.0.get_mut(index as usize) else { return };
+            if within.len() == PAGE {
                 *slot = None;
             } else if let Some(page) = slot
-                && let Some(tail) = page.get(kept..)
-                && tail.iter().any(|byte| *byte != 0)
-                && let Some(tail) = Arc::make_mut(page).get_mut(kept..)
+                && page.get(within.clone()).is_some_and(|old| old.iter().any(|byte| *byte != 0))
+                && let Some(bytes) = Arc::make_mut(page).get_mut(within)
             {
-                tail.fill(0);
+                bytes.fill(0);
+            }
+        }
+    }
+
+    /// Puts a page of zeros wherever `range` touches a page that is not stored. Until it is written, `zeros` is shared.
+    pub(crate) fn reserve(&mut self, range: Range<usize>, zeros: &Page) {
+        for (index, _) in split(range.start as u64, range.end as u64, PAGE as u64) {
+            if let Some(slot) = self.0.get_mut(index as usize) {
+                slot.get_or_insert_with(|| zeros.clone());
             }
         }
     }
@@ -283,6 +312,11 @@ pub(crate) fn entry_id(directory: Inode, cookie: u64) -> ObjectId {
     ObjectId::new(ENTRY, directory.0, cookie)
 }
 
+/// The id of the extended attribute at `place` of `owner`. Requires: `owner` exists.
+pub(crate) fn xattr_id(owner: Inode, place: u64) -> ObjectId {
+    ObjectId::new(XATTR, owner.0, place)
+}
+
 /// The id of the chunk `index` of `file`. Requires: `file` exists.
 pub(crate) fn data_id(file: Inode, index: u64) -> ObjectId {
     ObjectId::new(DATA, file.0, index)
@@ -306,6 +340,7 @@ mod tests {
                 uid: u32::MAX,
                 gid: 5,
                 mode: 0o7777,
+                xattrs: 9,
                 body,
             }))
         };
@@ -324,6 +359,8 @@ mod tests {
             record(Body::BlockDevice { device: 8 }),
             Object::Entry(EntryRecord { inode: Inode(3), name: Box::from(*b"\xff name") }),
             Object::Data(chunk),
+            Object::Xattr(XattrRecord { name: Box::from(*b"user.a"), value: Box::from([0, 1]) }),
+            Object::XattrRest(Box::from([7; 3])),
         ])
     }
 
@@ -385,13 +422,13 @@ mod tests {
         let mut chunk = Chunk::default();
         chunk.write(PAGE - 2, b"abcd");
         assert_eq!((chunk.pages(), chunk.missing(&(0..3 * PAGE))), (2, 1));
-        chunk.truncate(PAGE + 1);
+        chunk.punch(PAGE + 1..CHUNK as usize);
         let mut out = [0; 6];
         chunk.read(PAGE - 3, &mut out);
         assert_eq!(&out, b"\0abc\0\0");
-        chunk.truncate(PAGE);
+        chunk.punch(PAGE..CHUNK as usize);
         assert_eq!(chunk.pages(), 1);
-        chunk.truncate(0);
+        chunk.punch(0..CHUNK as usize);
         assert_eq!(chunk.pages(), 0);
     }
 

@@ -92,6 +92,8 @@ pub struct Attributes {
     pub accessed: Timestamp,
     pub modified: Timestamp,
     pub changed: Timestamp,
+    /// Whether there are extended attributes: most files have none, and whoever knows that need not ask.
+    pub has_xattrs: bool,
 }
 
 /// How a file is created. [open(2), RFC 1813 §3.3.8]
@@ -202,6 +204,45 @@ pub enum FsOp {
         cookie: u64,
         budget: u32,
     },
+    /// SEEK_DATA and SEEK_HOLE from `offset` on. [lseek(2)]
+    Seek {
+        inode: Inode,
+        offset: u64,
+        target: SeekTarget,
+    },
+    /// fallocate(2) on `length` bytes from `offset` on. A long range is handled in steps: the answer says how far this one came.
+    Allocate {
+        inode: Inode,
+        offset: u64,
+        length: u64,
+        how: AllocateMode,
+    },
+    /// copy_file_range(2): at most [`MAX_IO`] bytes, answered as a write.
+    CopyRange {
+        from: Inode,
+        from_offset: u64,
+        to: Inode,
+        to_offset: u64,
+        length: u64,
+    },
+    GetXattr {
+        inode: Inode,
+        name: Vec<u8>,
+    },
+    ListXattrs {
+        inode: Inode,
+    },
+    /// At most [`MAX_XATTR`] bytes. [setxattr(2)]
+    SetXattr {
+        inode: Inode,
+        name: Vec<u8>,
+        value: bytes::Bytes,
+        how: XattrMode,
+    },
+    RemoveXattr {
+        inode: Inode,
+        name: Vec<u8>,
+    },
     StatFs,
     /// Answers once every operation ordered before it is executed. The state is in memory at 2f+1 replicas.
     Sync {
@@ -222,6 +263,34 @@ pub enum RenameMode {
     NoReplace,
     /// RENAME_EXCHANGE: the two change places.
     Exchange,
+}
+
+/// What lseek(2) looks for. Pages that were never written, or were punched out, are holes; so is what follows the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum SeekTarget {
+    Data,
+    Hole,
+}
+
+/// What fallocate(2) does to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum AllocateMode {
+    /// Takes the memory that writing the range will need; with `keep_size` also behind the end without moving it.
+    Reserve { keep_size: bool },
+    /// FALLOC_FL_PUNCH_HOLE: the range reads as zeros and takes no memory; the size stays.
+    Punch,
+    /// FALLOC_FL_ZERO_RANGE: the range reads as zeros, and its memory is taken.
+    Zero { keep_size: bool },
+}
+
+/// What setxattr(2) does about an attribute of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum XattrMode {
+    Set,
+    /// XATTR_CREATE: EEXIST.
+    Create,
+    /// XATTR_REPLACE: ENODATA unless there is one.
+    Replace,
 }
 
 /// What the file system answers when an operation succeeds.
@@ -247,6 +316,20 @@ pub enum FsReply {
         entries: Vec<Entry>,
         eof: bool,
     },
+    /// Where the search came to: at its target, or, unless `found`, where to go on with it.
+    Position {
+        offset: u64,
+        found: bool,
+    },
+    /// `length` bytes of the range were handled; the rest is to be asked for again.
+    Allocated {
+        length: u64,
+        attributes: Attributes,
+    },
+    /// The value of an extended attribute.
+    Value(bytes::Bytes),
+    /// The names of the extended attributes that the caller may know of, ascending by their hash.
+    Names(Vec<Vec<u8>>),
     StatFs(StatFs),
 }
 
@@ -307,6 +390,14 @@ pub enum FsError {
     Stale,
     /// EOPNOTSUPP
     NotSupported,
+    /// ENODATA: no such extended attribute.
+    NoData,
+    /// ENXIO: a search from the end of the file on.
+    NoSuchAddress,
+    /// ERANGE: the name of an extended attribute that no attribute can have.
+    OutOfRange,
+    /// E2BIG: the value of an extended attribute.
+    TooBig,
 }
 
 impl fmt::Display for FsError {
@@ -329,6 +420,10 @@ impl fmt::Display for FsError {
             FsError::NotEmpty => "directory not empty",
             FsError::Stale => "stale file handle",
             FsError::NotSupported => "operation not supported",
+            FsError::NoData => "no data available",
+            FsError::NoSuchAddress => "no such device or address",
+            FsError::OutOfRange => "numerical result out of range",
+            FsError::TooBig => "argument list too long",
         })
     }
 }
@@ -343,6 +438,12 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_TARGET: usize = 4095;
 /// The most links to one file, as ext4.
 pub const MAX_LINKS: u32 = 65_000;
+/// The longest name of an extended attribute. [xattr(7): XATTR_NAME_MAX]
+pub const MAX_XATTR_NAME: usize = 255;
+/// The largest value of an extended attribute. [xattr(7): XATTR_SIZE_MAX] Units: bytes.
+pub const MAX_XATTR: usize = 65_536;
+/// The most that the names of one inode's extended attributes take, each with a NUL. [xattr(7): XATTR_LIST_MAX] Units: bytes.
+pub const MAX_XATTR_LIST: usize = 65_536;
 /// The most supplementary groups of a caller that are looked at. [NGROUPS_MAX is 65,536; nobody has them.]
 pub const MAX_GROUPS: usize = 1024;
 /// What an entry costs of a `ReadDirectory` budget besides its name: at least what FUSE's readdirplus entry takes.
@@ -370,6 +471,9 @@ impl FsOp {
                 | ReadLink { .. }
                 | Read { .. }
                 | ReadDirectory { .. }
+                | Seek { .. }
+                | GetXattr { .. }
+                | ListXattrs { .. }
                 | StatFs
                 | Access { .. }
         )
@@ -380,6 +484,7 @@ impl FsOp {
 pub fn encode_request(request: &FsRequest) -> bytes::Bytes {
     let payload = match &request.op {
         FsOp::Write { data, .. } => data.len(),
+        FsOp::SetXattr { value, .. } => value.len(),
         FsOp::Null { argument, .. } => argument.len(),
         _ => 0,
     };
@@ -395,6 +500,7 @@ pub fn decode_request(bytes: &[u8]) -> Option<FsRequest> {
 pub fn encode_result(result: &FsResult) -> bytes::Bytes {
     let payload = match result {
         Ok(FsReply::Data { data, .. }) => data.len(),
+        Ok(FsReply::Value(value)) => value.len(),
         Ok(FsReply::Padding(bytes)) => bytes.len(),
         _ => 0,
     };

@@ -193,6 +193,7 @@ impl Writer<'_> {
         }
         let bytes = cost::inode(&record.body);
         self.remove_data(number, 0);
+        self.remove_xattrs(number);
         if let Some(id) = inode_id(number) {
             self.state.remove(id);
         }

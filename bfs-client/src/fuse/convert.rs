@@ -27,6 +27,10 @@ pub fn errno(error: FsError) -> Errno {
         FsError::NotEmpty => Errno::ENOTEMPTY,
         FsError::Stale => Errno::ESTALE,
         FsError::NotSupported => Errno::EOPNOTSUPP,
+        FsError::NoData => Errno::ENODATA,
+        FsError::NoSuchAddress => Errno::ENXIO,
+        FsError::OutOfRange => Errno::ERANGE,
+        FsError::TooBig => Errno::E2BIG,
     }
 }
 
@@ -154,6 +158,10 @@ mod tests {
             (FsError::NotEmpty, libc::ENOTEMPTY),
             (FsError::Stale, libc::ESTALE),
             (FsError::NotSupported, libc::EOPNOTSUPP),
+            (FsError::NoData, libc::ENODATA),
+            (FsError::NoSuchAddress, libc::ENXIO),
+            (FsError::OutOfRange, libc::ERANGE),
+            (FsError::TooBig, libc::E2BIG),
         ];
         for (error, number) in expected {
             assert_eq!(errno(error).code(), number, "{error}");
@@ -222,6 +230,7 @@ mod tests {
             accessed: Timestamp::default(),
             modified: Timestamp::default(),
             changed: Timestamp::default(),
+            has_xattrs: false,
         };
         let attr = file_attr(&attributes);
         assert_eq!((attr.ino.0, attr.perm, attr.nlink), (7, 0o6755, 2));

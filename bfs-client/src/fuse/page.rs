@@ -62,6 +62,7 @@ mod tests {
             accessed: Timestamp::default(),
             modified: Timestamp::default(),
             changed: Timestamp::default(),
+            has_xattrs: false,
         };
         vec![Entry { name: b"ten bytes!".to_vec(), cookie: 1, attributes }; count]
     }

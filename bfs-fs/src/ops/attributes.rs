@@ -9,7 +9,9 @@ use crate::state::Writer;
 impl Writer<'_> {
     /// Changes what `set` names, all of it or nothing.
     ///
-    /// Effects: a new owner, group or size takes the set-id bits of what is no directory.
+    /// Effects: a new owner, group or size takes the set-id bits and the capabilities of what is no directory. A size that cuts
+    /// off more than [`MAX_CHUNKS`](super::extent::MAX_CHUNKS) chunks is reached in steps: until the answer shows it, nothing else has changed and
+    /// the same is to be asked for again.
     ///
     /// Errors: `Stale`, `NotPermitted`, `AccessDenied`, `Invalid` (a time beyond its nanoseconds, the size of what has none),
     /// `IsDirectory` (the size of a directory), `FileTooLarge`, `NotSupported` (the mode of a symbolic link).
@@ -21,8 +23,12 @@ impl Writer<'_> {
             return self.reader().attributes(number);
         }
         let mode = new_mode(self.caller, record, set);
-        if let Some(size) = set.size {
-            self.resize(number, size);
+        let is_directory = record.is_directory();
+        if set.size.is_some_and(|size| !self.resize(number, size)) {
+            return self.reader().attributes(number);
+        }
+        if !is_directory && (set.size.is_some() || set.uid.is_some() || set.gid.is_some()) {
+            self.drop_capability(number);
         }
         let now = self.now;
         self.change(number, |record| {

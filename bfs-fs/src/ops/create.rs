@@ -182,6 +182,7 @@ impl Writer<'_> {
             uid: self.caller.uid,
             gid,
             mode,
+            xattrs: 0,
             body,
         }
     }

@@ -46,7 +46,7 @@ impl Reader<'_> {
     }
 
     /// How many chunks and pages are missing that a write of `offset .. end` needs.
-    fn growth(self, file: Inode, offset: u64, end: u64) -> (u64, u64) {
+    pub(super) fn growth(self, file: Inode, offset: u64, end: u64) -> (u64, u64) {
         let empty = Chunk::default();
         let (mut chunks, mut pages) = (0, 0);
         for (index, within) in split(offset, end, CHUNK) {
@@ -79,21 +79,14 @@ impl Writer<'_> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
         let end = end.ok_or(FsError::FileTooLarge)?;
         if !data.is_empty() {
-            let mode = match self.caller.is_root() {
-                true => record.mode,
-                false => self.caller.without_set_id(record),
-            };
             let (chunks, pages) = self.reader().growth(number, offset, end);
             self.expect_room(cost::data(chunks, pages))?;
             self.store(number, offset, data);
             self.charge(cost::data(chunks, pages));
-            let now = self.now;
+            self.touch_data(number);
             self.change(number, |record| {
                 record.size = record.size.max(end);
                 record.pages += pages;
-                record.mode = mode;
-                record.modified = now;
-                record.changed = now;
             });
         }
         let attributes = self.reader().inode(number)?.attributes(number);
@@ -104,45 +97,41 @@ impl Writer<'_> {
         let end = offset + data.len() as u64;
         for (index, within) in split(offset, end, CHUNK) {
             let (piece, rest) = data.split_at(within.len());
-            let id = data_id(file, index);
-            if let Some(Object::Data(chunk)) = self.state.get_mut(id) {
-                chunk.write(within.start, piece);
-            } else {
-                let mut chunk = Chunk::default();
-                chunk.write(within.start, piece);
-                self.state.insert(id, Object::Data(chunk));
-            }
+            self.with_chunk(file, index, |chunk| chunk.write(within.start, piece));
             data = rest;
         }
     }
 
+    /// Notes that the data of `number` has changed: the times move, and what the file may run as is no longer vouched for,
+    /// unless root wrote it. Capabilities go in any case. [write(2), capabilities(7)]
+    ///
+    /// Requires: it is a file.
+    pub(super) fn touch_data(&mut self, number: Inode) {
+        let (now, caller) = (self.now, self.caller);
+        self.drop_capability(number);
+        self.change(number, |record| {
+            if !caller.is_root() {
+                record.mode = caller.without_set_id(record);
+            }
+            record.modified = now;
+            record.changed = now;
+        });
+    }
+
     /// Sets the size of a file. What is cut off is gone; what is added is a hole. [truncate(2)]
     ///
-    /// Cost: O(stored chunks removed).
+    /// Effects: a cut of more than [`MAX_CHUNKS`] chunks only zeros the first of them, and leaves the size for the step that
+    /// reaches the end. Says whether the size is set.
     ///
     /// Requires: `number` is a file, `size <= MAX_FILE_SIZE`. The times are the caller's.
-    pub(super) fn resize(&mut self, number: Inode, size: u64) {
-        let first = size.div_ceil(CHUNK);
-        let mut removed = self.remove_data(number, first);
-        // A tail that was cut must read as zeros when the file grows over it again.
-        let tail = data_id(number, size / CHUNK);
-        if !size.is_multiple_of(CHUNK)
-            && let Some(Object::Data(chunk)) = self.state.get_mut(tail)
-        {
-            let before = chunk.pages();
-            chunk.truncate((size % CHUNK) as usize);
-            let left = chunk.pages();
-            let pages = (before - left) as u64;
-            if left == 0 {
-                self.state.remove(tail);
-            }
-            self.refund(cost::data(u64::from(left == 0), pages));
-            removed += pages;
+    pub(super) fn resize(&mut self, number: Inode, size: u64) -> bool {
+        let end = self.reader().inode(number).map_or(size, |record| record.size);
+        // What is reserved behind an end that stays may go later.
+        let done = self.punch(number, size, u64::MAX) == u64::MAX || size == end;
+        if done {
+            self.change(number, |record| record.size = size);
         }
-        self.change(number, |record| {
-            record.size = size;
-            record.pages -= removed;
-        });
+        done
     }
 
     /// Removes the chunks of `file` from the `first` on and frees their memory; says how many pages they held.

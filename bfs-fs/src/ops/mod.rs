@@ -4,9 +4,12 @@ mod attributes;
 mod create;
 mod data;
 mod directory;
+mod extent;
 mod lookup;
 mod remove;
 mod rename;
+mod xattr;
 
 pub use data::MAX_FILE_SIZE;
+pub use extent::MAX_CHUNKS;
 pub use rename::MAX_DEPTH;

@@ -103,8 +103,37 @@ fn damage_to_data_is_found() {
     damaged("beyond the end", |b, _, _, f| b.state.insert(data_id(f, 1), chunk(b"x")));
     damaged("beyond the end", |b, _, _, f| record(b, f).size = 4999);
     damaged("beyond the end", |b, _, _, f| record(b, f).size = 4096);
+    damaged("beyond the end", |b, _, _, f| record(b, f).size = 0);
     damaged("is empty", |b, _, _, f| b.state.insert(data_id(f, 0), Object::Data(Chunk::default())));
     damaged("wrong pages", |b, _, _, f| record(b, f).pages = 1);
+}
+
+#[test]
+fn damage_to_extended_attributes_is_found() {
+    fn put(b: &mut Bench, owner: Inode, name: &[u8], place: u64, value: usize) {
+        let record = XattrRecord { name: name.into(), value: alloc::vec![1; value].into() };
+        b.state.insert(xattr_id(owner, place), Object::Xattr(record));
+    }
+    let place = |name: &[u8]| crate::name::xattr_places(name).0;
+    let a = b"user.a";
+    damaged("belongs to no inode", |b, _, _, _| put(b, Inode(99), a, place(a), 1));
+    damaged("wrong extended attributes", |b, _, _, f| put(b, f, a, place(a), 1));
+    damaged("wrong extended attributes", |b, _, _, f| record(b, f).xattrs = 7);
+    damaged("not where its name", |b, _, _, f| put(b, f, a, place(a) + 16, 1));
+    damaged("repeats a name", |b, _, _, f| {
+        put(b, f, a, place(a), 1);
+        put(b, f, a, place(a) + 2, 1);
+    });
+    damaged("impossible value", |b, _, _, f| put(b, f, a, place(a), XATTR_PART + 1));
+    let rest =
+        |b: &mut Bench, f, at| b.state.insert(xattr_id(f, at), Object::XattrRest([1].into()));
+    damaged("impossible value", |b, _, _, f| {
+        put(b, f, a, place(a), 1);
+        rest(b, f, place(a) + 1);
+    });
+    damaged("has no value", |b, _, _, f| rest(b, f, place(a) + 1));
+    damaged("does not belong", |b, _, _, f| rest(b, f, place(a)));
+    damaged("the totals are", |b, _, _, f| put(b, f, a, place(a), 1));
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
         Just(b"..".to_vec()),
         prop::collection::vec(any::<u8>(), 0..300)
     ];
-    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..14u8);
+    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..20u8);
     numbers.prop_map(|(a, offset, count, mode, name, which)| {
         let (inode, parent) = (Inode(a), Inode(a));
         let small = count as u32;
@@ -124,7 +124,22 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
                 new_name: b"r".to_vec(),
                 how: RenameMode::Replace,
             },
-            _ => FsOp::Link { inode, parent: Inode(offset), name },
+            13 => FsOp::Link { inode, parent: Inode(offset), name },
+            14 => FsOp::Seek { inode, offset, target: SeekTarget::Hole },
+            15 => FsOp::Seek { inode, offset, target: SeekTarget::Data },
+            16 => FsOp::Allocate { inode, offset, length: count, how: AllocateMode::Punch },
+            17 => {
+                let how = AllocateMode::Zero { keep_size: mode & 1 == 0 };
+                FsOp::Allocate { inode, offset, length: count, how }
+            }
+            18 => FsOp::SetXattr { inode, name, value: b"v".to_vec().into(), how: XattrMode::Set },
+            _ => FsOp::CopyRange {
+                from: inode,
+                from_offset: offset,
+                to: Inode(u64::from(mode)),
+                to_offset: count,
+                length: offset,
+            },
         }
     })
 }

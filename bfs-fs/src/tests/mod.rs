@@ -2,6 +2,7 @@
 
 mod access;
 mod content;
+mod extents;
 mod fixture;
 mod fsck;
 mod hostile;
@@ -10,3 +11,4 @@ mod listing;
 mod model;
 mod names;
 mod random;
+mod xattrs;

@@ -21,6 +21,7 @@ struct Node {
     /// Of a file its bytes, of a symbolic link its target.
     bytes: Vec<u8>,
     written: BTreeSet<u64>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 pub struct Model {
@@ -76,6 +77,31 @@ impl Moment<'_> {
     }
 }
 
+fn xattr_rules(at: &Moment<'_>, node: &Node, name: &[u8], change: bool) -> Answer<()> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(OutOfRange);
+    }
+    let dot = name.iter().position(|byte| *byte == b'.').map_or(0, |dot| dot + 1);
+    let (space, rest) = name.split_at(dot);
+    if ![&b"user."[..], b"trusted.", b"security."].contains(&space) {
+        return Err(NotSupported);
+    }
+    if rest.is_empty() || rest.contains(&0) {
+        return Err(Invalid);
+    }
+    let plain = matches!(node.kind, Kind::File | Kind::Directory);
+    let sticky = node.kind == Kind::Directory && node.mode & 0o1000 > 0 && !at.owner(node);
+    match (space, change) {
+        (b"user.", true) if !plain || sticky => Err(NotPermitted),
+        (b"user.", true) => at.need(node, "w"),
+        (b"user.", false) if !plain => Err(NoData),
+        (b"user.", false) => at.need(node, "r"),
+        (_, true) if !at.root() => Err(NotPermitted),
+        (b"trusted.", false) if !at.root() => Err(NoData),
+        _ => Ok(()),
+    }
+}
+
 fn stripped(at: &Moment<'_>, node: &Node) -> u16 {
     let mut mode = node.mode & 0o3777;
     let keeps = node.mode & 0o010 == 0 && (at.root() || at.member(node.gid));
@@ -99,6 +125,7 @@ impl Model {
             children: BTreeMap::new(),
             bytes: Vec::new(),
             written: BTreeSet::new(),
+            xattrs: BTreeMap::new(),
         };
         Self { nodes: BTreeMap::from([(1, root)]), next: 2 }
     }
@@ -171,6 +198,7 @@ impl Model {
             accessed: node.times[0],
             modified: node.times[1],
             changed: node.times[2],
+            has_xattrs: !node.xattrs.is_empty(),
         })
     }
 
@@ -245,6 +273,7 @@ impl Model {
                 children: BTreeMap::new(),
                 bytes: Vec::new(),
                 written: BTreeSet::new(),
+                xattrs: BTreeMap::new(),
             },
         );
         self.put(at, parent, name, Some(number));
@@ -369,6 +398,58 @@ impl Model {
             }
             FsOp::Read { inode, offset, count } => self.read(at, inode.0, *offset, *count),
             FsOp::Write { inode, offset, data } => self.write(at, inode.0, *offset, data),
+            FsOp::Seek { inode, offset, target } => self.seek(at, inode.0, *offset, *target),
+            FsOp::Allocate { inode, offset, length, how } => {
+                self.allocate(at, inode.0, (*offset, *length), *how)
+            }
+            FsOp::CopyRange { from, from_offset, to, to_offset, length } => {
+                self.file(to.0)?;
+                let overlap = from == to
+                    && (0..*length)
+                        .any(|i| (*to_offset..to_offset + length).contains(&(from_offset + i)));
+                match self.read(at, from.0, *from_offset, *length as u32)? {
+                    _ if overlap => Err(Invalid),
+                    FsReply::Data { data, .. } => self.write(at, to.0, *to_offset, &data),
+                    _ => Err(Io),
+                }
+            }
+            FsOp::GetXattr { inode, name } => {
+                let node = self.node(inode.0)?;
+                xattr_rules(at, node, name, false)?;
+                let value = node.xattrs.get(name).ok_or(NoData)?;
+                Ok(FsReply::Value(value.clone().into()))
+            }
+            FsOp::ListXattrs { inode } => {
+                let names = self.node(inode.0)?.xattrs.keys();
+                let seen = names.filter(|name| at.root() || !name.starts_with(b"trusted."));
+                Ok(FsReply::Names(seen.cloned().collect()))
+            }
+            FsOp::SetXattr { inode, name, value, how } => {
+                let node = self.node(inode.0)?;
+                xattr_rules(at, node, name, true)?;
+                match (how, node.xattrs.contains_key(name)) {
+                    (XattrMode::Create, true) => return Err(Exists),
+                    (XattrMode::Replace, false) => return Err(NoData),
+                    _ => {}
+                }
+                if let Some(node) = self.nodes.get_mut(&inode.0) {
+                    node.xattrs.insert(name.clone(), value.to_vec());
+                }
+                self.touch(at, inode.0, false);
+                self.shown(inode.0)
+            }
+            FsOp::RemoveXattr { inode, name } => {
+                let node = self.node(inode.0)?;
+                xattr_rules(at, node, name, true)?;
+                if !node.xattrs.contains_key(name) {
+                    return Err(NoData);
+                }
+                if let Some(node) = self.nodes.get_mut(&inode.0) {
+                    node.xattrs.remove(name);
+                }
+                self.touch(at, inode.0, false);
+                self.shown(inode.0)
+            }
             FsOp::Access { inode, mask } => {
                 let node = self.node(inode.0)?;
                 let what = [(4, "r"), (2, "w"), (1, "x")];
@@ -500,6 +581,69 @@ impl Model {
         Ok(FsReply::Data { data: data.into(), eof, attributes: self.attributes(number)? })
     }
 
+    fn seek(&self, at: &Moment<'_>, number: u64, offset: u64, target: SeekTarget) -> FsResult {
+        let node = self.file(number)?;
+        if !(at.owner(node) || at.can(node, "r") || at.can(node, "x")) {
+            return Err(AccessDenied);
+        }
+        let size = node.bytes.len() as u64;
+        let wanted = |byte: &u64| match target {
+            SeekTarget::Data => node.written.contains(&(byte / PAGE)),
+            SeekTarget::Hole => !node.written.contains(&(byte / PAGE)),
+        };
+        match (offset..size).find(wanted) {
+            Some(offset) => Ok(FsReply::Position { offset, found: true }),
+            None if target == SeekTarget::Hole && offset < size => {
+                Ok(FsReply::Position { offset: size, found: true })
+            }
+            None => Err(NoSuchAddress),
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        at: &Moment<'_>,
+        number: u64,
+        (offset, length): (u64, u64),
+        how: AllocateMode,
+    ) -> FsResult {
+        let node = self.file(number)?;
+        if !(at.owner(node) || at.can(node, "w")) {
+            return Err(AccessDenied);
+        }
+        if length == 0 {
+            return Err(Invalid);
+        }
+        let (mode, end) = (if at.root() { node.mode } else { stripped(at, node) }, offset + length);
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.mode = mode;
+            node.xattrs.remove(&b"security.capability"[..]);
+            let (zero, grow) = match how {
+                AllocateMode::Punch => (true, false),
+                AllocateMode::Reserve { keep_size } => (false, !keep_size),
+                AllocateMode::Zero { keep_size } => (true, !keep_size),
+            };
+            for byte in (offset..end).filter(|_| zero) {
+                if let Some(byte) = node.bytes.get_mut(byte as usize) {
+                    *byte = 0;
+                }
+            }
+            for page in offset / PAGE..end.div_ceil(PAGE) {
+                let whole = page * PAGE >= offset && (page + 1) * PAGE <= end;
+                match how {
+                    AllocateMode::Punch if whole => drop(node.written.remove(&page)),
+                    AllocateMode::Punch => {}
+                    _ => drop(node.written.insert(page)),
+                }
+            }
+            if grow && node.bytes.len() < end as usize {
+                node.bytes.resize(end as usize, 0);
+            }
+        }
+        self.touch(at, number, true);
+        Ok(FsReply::Allocated { length, attributes: self.attributes(number)? })
+    }
+
     fn write(&mut self, at: &Moment<'_>, number: u64, offset: u64, data: &[u8]) -> FsResult {
         let node = self.file(number)?;
         if !(at.owner(node) || at.can(node, "w")) {
@@ -511,6 +655,7 @@ impl Model {
             let size = node.bytes.len().max(end);
             node.bytes.resize(size, 0);
             node.bytes[offset as usize..end].copy_from_slice(data);
+            node.xattrs.remove(&b"security.capability"[..]);
             node.written.extend((offset..end as u64).map(|byte| byte / PAGE));
             node.mode = mode;
             self.touch(at, number, true);
@@ -579,6 +724,9 @@ impl Model {
             }
         }
         if let Some(node) = self.nodes.get_mut(&number) {
+            if chown || set.size.is_some() {
+                node.xattrs.remove(&b"security.capability"[..]);
+            }
             node.mode = mode;
             node.uid = set.uid.unwrap_or(node.uid);
             node.gid = set.gid.unwrap_or(node.gid);

@@ -116,10 +116,53 @@ impl Maker {
         }
     }
 
+    fn xattr(&mut self, inode: Inode) -> FsOp {
+        let names: [&[u8]; 7] = [
+            b"user.a",
+            b"user.b",
+            b"security.capability",
+            b"trusted.t",
+            b"system.posix_acl_access",
+            b"user.",
+            b"",
+        ];
+        let below = if self.rng.next(9) == 0 { 7 } else { 4 };
+        let name = names[self.rng.next(below) as usize].to_vec();
+        let value = vec![7; (self.rng.next(3) * self.rng.next(20_000)) as usize].into();
+        let hows = [XattrMode::Set, XattrMode::Create, XattrMode::Replace];
+        match self.rng.next(6) {
+            0 | 1 => FsOp::SetXattr { inode, name, value, how: *self.rng.pick(&hows) },
+            2 | 3 => FsOp::GetXattr { inode, name },
+            4 => FsOp::ListXattrs { inode },
+            _ => FsOp::RemoveXattr { inode, name },
+        }
+    }
+
     fn op(&mut self, model: &Model) -> FsOp {
         let parent = self.directory(model);
         let inode = self.inode(model);
-        match self.rng.next(20) {
+        match self.rng.next(26) {
+            20 => {
+                let targets = [SeekTarget::Data, SeekTarget::Hole];
+                FsOp::Seek { inode, offset: self.offset(), target: *self.rng.pick(&targets) }
+            }
+            21 | 22 => {
+                let keep_size = self.rng.next(2) == 0;
+                let hows = [
+                    AllocateMode::Punch,
+                    AllocateMode::Reserve { keep_size },
+                    AllocateMode::Zero { keep_size },
+                ];
+                let length = self.rng.next(3) * self.rng.next(20_000);
+                FsOp::Allocate { inode, offset: self.offset(), length, how: *self.rng.pick(&hows) }
+            }
+            23 => {
+                let to = if self.rng.next(3) == 0 { inode } else { self.inode(model) };
+                let (from_offset, to_offset) = (self.offset(), self.offset());
+                let length = self.rng.next(9000);
+                FsOp::CopyRange { from: inode, from_offset, to, to_offset, length }
+            }
+            24 | 25 => self.xattr(inode),
             0 | 1 => {
                 let verifier = self.rng.next(2);
                 let how =
@@ -240,6 +283,17 @@ fn outcome(op: &FsOp, result: &FsResult) -> String {
     }
 }
 
+/// Names of extended attributes come in the order of their hashes, and from the model by the alphabet.
+fn sorted(result: FsResult) -> FsResult {
+    match result {
+        Ok(FsReply::Names(mut names)) => {
+            names.sort();
+            Ok(FsReply::Names(names))
+        }
+        other => other,
+    }
+}
+
 /// Runs `steps` operations on the file system and on the model.
 fn against_model(seed: u64, steps: u64, crowd: usize, memory_budget: u64) -> Outcomes {
     let mut bench =
@@ -260,6 +314,7 @@ fn against_model(seed: u64, steps: u64, crowd: usize, memory_budget: u64) -> Out
         if result != Err(FsError::NoSpace) {
             let at = Moment { who: &who, now: bench.now(), n: bench.n };
             let expected = model.run(&at, &op);
+            let result = sorted(result);
             assert_eq!(result, expected, "seed {seed}, step {step}: {who:?} {op:?}");
         }
     }
@@ -292,7 +347,12 @@ fn agrees_with_the_model() {
          Unlink NotPermitted, Unlink AccessDenied, RemoveDirectory Ok, RemoveDirectory NotEmpty, \
          RemoveDirectory NotDirectory, Rename Ok, Rename Exists, Rename NotEmpty, Rename Invalid, Rename NotDirectory, \
          Rename IsDirectory, Rename NotPermitted, Rename AccessDenied, Rename NotFound, Read Ok, Read IsDirectory, \
-         Read AccessDenied, Write Ok, Write AccessDenied, Write Invalid, Sync Ok, Access Ok, Access AccessDenied",
+         Read AccessDenied, Write Ok, Write AccessDenied, Write Invalid, Sync Ok, \
+         Seek Ok, Seek NoSuchAddress, Seek IsDirectory, Seek AccessDenied, Allocate Ok, Allocate Invalid, \
+         Allocate AccessDenied, Allocate IsDirectory, CopyRange Ok, CopyRange Invalid, CopyRange AccessDenied, \
+         GetXattr Ok, GetXattr NoData, GetXattr NotSupported, GetXattr AccessDenied, ListXattrs Ok, SetXattr Ok, \
+         SetXattr Exists, SetXattr NoData, SetXattr NotPermitted, SetXattr OutOfRange, SetXattr Invalid, \
+         SetXattr AccessDenied, RemoveXattr Ok, RemoveXattr NoData, RemoveXattr NotPermitted, Access Ok, Access AccessDenied",
     );
     assert!(!outcomes.keys().any(|outcome| outcome.ends_with("NoSpace")));
 }

@@ -1,0 +1,118 @@
+//! Extended attributes. Lists of access rights (`system.posix_acl_*`) are refused here, without asking the group.
+
+use super::{Front, attributes, bytes, misfit};
+use bfs_fs::op::{FsOp, FsReply, Inode, MAX_XATTR_LIST, XattrMode};
+use bytes::Bytes;
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyXattr, Request};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// Whether the file system keeps such an attribute for nobody.
+fn is_refused(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"system.")
+}
+
+/// Answers with `value`, or its size if that is what was asked for. [getxattr(2)]
+fn answer(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size {
+        0 => reply.size(value.len() as u32),
+        _ if value.len() > size as usize => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
+impl Front {
+    pub(super) fn get_xattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        if is_refused(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        if self.bare.is_bare(inode.0) {
+            return reply.error(Errno::ENODATA);
+        }
+        let op = FsOp::GetXattr { inode: Inode(inode.0), name: bytes(name) };
+        self.call(request, op, move |result| match result {
+            Ok(FsReply::Value(value)) => answer(&value, size, reply),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(super::errno(e)),
+        });
+    }
+
+    pub(super) fn list_xattrs(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        if self.bare.is_bare(inode.0) {
+            return answer(&[], size, reply);
+        }
+        self.call(
+            request,
+            FsOp::ListXattrs { inode: Inode(inode.0) },
+            move |result| match result {
+                Ok(FsReply::Names(names)) => {
+                    let mut list = Vec::with_capacity(MAX_XATTR_LIST.min(64 * names.len()));
+                    for name in names {
+                        list.extend_from_slice(&name);
+                        list.push(0);
+                    }
+                    answer(&list, size, reply);
+                }
+                Ok(other) => reply.error(misfit(&other)),
+                Err(e) => reply.error(super::errno(e)),
+            },
+        );
+    }
+
+    pub(super) fn set_xattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        reply: ReplyEmpty,
+    ) {
+        let how = match flags {
+            0 => XattrMode::Set,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        if is_refused(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        self.bare.forget(inode.0);
+        let value = Bytes::copy_from_slice(value);
+        let op = FsOp::SetXattr { inode: Inode(inode.0), name: bytes(name), value, how };
+        self.call(request, op, move |result| match attributes(result) {
+            Ok(_) => reply.ok(),
+            Err(e) => reply.error(e),
+        });
+    }
+
+    pub(super) fn remove_xattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        reply: ReplyEmpty,
+    ) {
+        if is_refused(name) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let op = FsOp::RemoveXattr { inode: Inode(inode.0), name: bytes(name) };
+        self.call(request, op, move |result| match attributes(result) {
+            Ok(_) => reply.ok(),
+            Err(e) => reply.error(e),
+        });
+    }
+}
