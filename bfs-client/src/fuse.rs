@@ -8,6 +8,8 @@ mod bare;
 mod callers;
 mod convert;
 mod extent;
+mod lease;
+mod open_files;
 mod page;
 mod xattr;
 
@@ -19,7 +21,7 @@ use bfs_fs::op::{
     MAX_NAME, SetAttributes, StatFs,
 };
 use bytes::Bytes;
-use callers::{Callers, OpenFiles};
+use callers::Callers;
 use convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, set_time};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -27,6 +29,8 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use lease::Keeper;
+use open_files::OpenFiles;
 use page::PageBudget;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +55,7 @@ pub struct Front {
     open_flags: FopenFlags,
     plain_page: Arc<PageBudget>,
     plus_page: Arc<PageBudget>,
+    keeper: Option<Keeper>,
     /// Told when the kernel has ended the mount.
     ended: Option<oneshot::Sender<()>>,
 }
@@ -62,10 +67,12 @@ impl Front {
         options: &MountOptions,
         ended: oneshot::Sender<()>,
     ) -> Self {
+        let files = Arc::default();
         Self {
+            keeper: Some(Keeper::start(&backend, &files)),
             backend,
             callers: Callers::default(),
-            files: Arc::default(),
+            files,
             bare: Arc::new(Bare::new(options.ttl())),
             ttl: options.ttl(),
             strict: options.consistency == Consistency::Strict,
@@ -107,6 +114,35 @@ impl Front {
 
     fn answer_empty(&self, request: &Request, op: FsOp, reply: ReplyEmpty) {
         self.call(request, op, move |result| empty(result, reply));
+    }
+
+    /// Sends an operation that may take the last name of what is open here.
+    fn answer_removal(&self, request: &Request, op: FsOp, reply: ReplyEmpty) {
+        let files = self.files.clone();
+        self.call(request, op, move |result| {
+            if let Ok(FsReply::Kept(inode)) = result {
+                files.kept(inode);
+            }
+            empty(result, reply);
+        });
+    }
+
+    /// Answers open(2): the kernel has looked the name up and checked permission, and truncates by a setattr of its own. Under
+    /// `strict` the group holds the file first.
+    fn answer_open(&self, request: &Request, inode: INodeNo, flags: FopenFlags, reply: ReplyOpen) {
+        let (caller, inode) = (self.callers.of(request), Inode(inode.0));
+        if !self.strict || self.files.is_held(inode) {
+            return reply.opened(self.files.open(caller, inode, false), flags);
+        }
+        let files = self.files.clone();
+        self.call(request, FsOp::Hold { inodes: vec![inode] }, move |result| match result {
+            Ok(FsReply::Held { missing }) if missing.is_empty() => {
+                reply.opened(files.open(caller, inode, true), flags);
+            }
+            Ok(FsReply::Held { .. }) => reply.error(Errno::ESTALE),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(errno(e)),
+        });
     }
 }
 
@@ -150,6 +186,8 @@ fn misfit(reply: &FsReply) -> Errno {
         FsReply::Entries { .. } => "entries",
         FsReply::Position { .. } => "a position",
         FsReply::Allocated { .. } => "an allocation",
+        FsReply::Kept(_) | FsReply::Held { .. } => "what is held open",
+        FsReply::Lease { .. } => "a lease",
         FsReply::Value(_) => "an extended attribute",
         FsReply::Names(_) => "names of extended attributes",
         FsReply::StatFs(_) => "file system statistics",
@@ -201,6 +239,7 @@ impl Filesystem for Front {
     }
 
     fn destroy(&mut self) {
+        self.keeper.take();
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more when the process is about to end.
             let _ = ended.send(());
@@ -312,13 +351,15 @@ impl Filesystem for Front {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let op = FsOp::Unlink { parent: Inode(parent.0), name: bytes(name) };
-        self.answer_empty(request, op, reply);
+        let keep = self.files.keep();
+        let op = FsOp::Unlink { parent: Inode(parent.0), name: bytes(name), keep };
+        self.answer_removal(request, op, reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let op = FsOp::RemoveDirectory { parent: Inode(parent.0), name: bytes(name) };
-        self.answer_empty(request, op, reply);
+        let keep = self.files.keep();
+        let op = FsOp::RemoveDirectory { parent: Inode(parent.0), name: bytes(name), keep };
+        self.answer_removal(request, op, reply);
     }
 
     fn symlink(
@@ -351,8 +392,9 @@ impl Filesystem for Front {
             to: Inode(new_parent.0),
             new_name: bytes(new_name),
             how,
+            keep: self.files.keep(),
         };
-        self.answer_empty(request, op, reply);
+        self.answer_removal(request, op, reply);
     }
 
     fn link(
@@ -367,9 +409,8 @@ impl Filesystem for Front {
         self.answer_entry(request, op, reply);
     }
 
-    /// Answered here: the kernel has looked the name up and checked permission, and truncates by a setattr of its own.
-    fn open(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(self.files.open(self.callers.of(request)), self.open_flags);
+    fn open(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.answer_open(request, inode, self.open_flags, reply);
     }
 
     fn read(
@@ -438,8 +479,9 @@ impl Filesystem for Front {
         self.call_opened(request, handle, op, move |result| empty(result, reply));
     }
 
-    fn opendir(&self, request: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(self.files.open(self.callers.of(request)), FopenFlags::empty());
+    fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let handle = self.files.open(self.callers.of(request), Inode(inode.0), false);
+        reply.opened(handle, FopenFlags::empty());
     }
 
     fn readdir(
@@ -673,7 +715,7 @@ impl Created {
         match result {
             Ok(a) => {
                 self.bare.learn(&a);
-                let handle = self.files.open(self.caller);
+                let handle = self.files.open(self.caller, a.inode, false);
                 let generation = Generation(a.generation);
                 self.reply.created(&self.ttl, &file_attr(&a), generation, handle, self.open_flags);
             }

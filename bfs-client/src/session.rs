@@ -277,7 +277,8 @@ fn session_id(least: u64) -> SessionId {
     SessionId { epoch, nonce: random() }
 }
 
-fn random() -> u64 {
+/// A number that nobody can guess.
+pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     // Without entropy from the operating system nothing here is safe to run.
     getrandom::fill(&mut bytes).expect("the operating system gives random numbers");

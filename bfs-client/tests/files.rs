@@ -141,6 +141,52 @@ fn hard_links_share_one_file_until_the_last_goes() {
 }
 
 #[test]
+fn an_open_file_outlives_its_names() {
+    for options in ["", "strict"] {
+        let Some(m) = Mounted::new(options) else { return };
+        let open = |name: &str| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(m.path(name))
+        };
+        let (a, b) = (open("a").unwrap(), open("b").unwrap());
+        (&a).write_all(b"a lives").unwrap();
+        (&b).write_all(b"b lives").unwrap();
+        fs::remove_file(m.path("a")).unwrap();
+        // Another one opened for long enough that the group holds it.
+        std::thread::sleep(Duration::from_millis(1700));
+        fs::write(m.path("c"), "c").unwrap();
+        fs::rename(m.path("c"), m.path("b")).unwrap();
+        for (file, text) in [(&a, b"a lives"), (&b, b"b lives")] {
+            let mut found = [0; 7];
+            file.read_exact_at(&mut found, 0).unwrap();
+            assert_eq!(&found, text);
+            assert_eq!(file.metadata().unwrap().nlink(), 0);
+            file.set_len(3).unwrap();
+            file.write_all_at(b"more", 10_000).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 10_004);
+        }
+        assert_eq!(fs::read_to_string(m.path("b")).unwrap(), "c");
+        fs::create_dir(m.path("d")).unwrap();
+        let d = File::open(m.path("d")).unwrap();
+        fs::remove_dir(m.path("d")).unwrap();
+        assert_eq!(d.metadata().unwrap().nlink(), 0);
+        drop((a, b, d));
+        sh(m.dir(), "exec 3>f; rm f; echo text >&3; cat /proc/self/fd/3 | grep text");
+        // With the last handle the memory comes back.
+        fs::remove_file(m.path("b")).unwrap();
+        let inodes = || {
+            let s = statvfs(m.dir()).unwrap();
+            s.files() - s.files_free()
+        };
+        common::eventually("only the root is left", || inodes() == 1);
+    }
+}
+
+#[test]
 fn ten_thousand_names_are_listed_once_each() {
     let Some(m) = Mounted::new("") else { return };
     let dir = m.path("many");

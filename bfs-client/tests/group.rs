@@ -1,7 +1,9 @@
 //! Real groups of real processes on this machine: what users meet when replicas come and go.
 
 use bfs_client::local_group::LocalGroup;
+use bfs_client::{mount_state, mount_table};
 use std::fs;
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -146,5 +148,54 @@ fn the_primary_is_killed_under_load_and_users_wait_for_at_most_two_view_timeouts
     assert_eq!(group.status().unwrap().health, "NO SPARE");
     group.start_replica(0).unwrap();
     until_healthy(&group);
+    group.unmount(&point).unwrap();
+}
+
+#[test]
+fn an_open_file_without_a_name_outlives_its_primary_and_goes_with_its_client() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    until_healthy(&group);
+    let inodes = |point: &PathBuf| {
+        let s = nix::sys::statvfs::statvfs(point).unwrap();
+        s.files() - s.files_free()
+    };
+    let empty = inodes(&point);
+    let mut file =
+        fs::File::options().read(true).write(true).create_new(true).open(point.join("f")).unwrap();
+    file.write_all(b"nobody can name it").unwrap();
+    fs::remove_file(point.join("f")).unwrap();
+    // It lives in the replicated state: a new primary knows of it, and a wiped replica learns of it.
+    group.kill(0).unwrap();
+    for i in 0..300 {
+        fs::write(point.join(format!("g{i}")), "another").unwrap();
+        fs::remove_file(point.join(format!("g{i}"))).unwrap();
+    }
+    group.start_replica(0).unwrap();
+    until_healthy(&group);
+    group.kill(1).unwrap();
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "nobody can name it");
+    assert_eq!(inodes(&point), empty + 1);
+    group.start_replica(1).unwrap();
+    until_healthy(&group);
+    // The client dies. When it is back, in another session, what it held is gone.
+    let entry = mount_table::bfs_at(&point).unwrap();
+    let server = mount_state::find(&entry.dir, entry.id).unwrap();
+    server.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    drop(file);
+    mount_table::detach(&entry.dir, mount_table::Detach::Lazy).unwrap();
+    group.mount(&point, "").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while inodes(&point) != empty {
+        assert!(Instant::now() < deadline, "{} inodes", inodes(&point));
+        fs::write(point.join("g"), "an operation that clears away").unwrap();
+        fs::remove_file(point.join("g")).unwrap();
+    }
     group.unmount(&point).unwrap();
 }

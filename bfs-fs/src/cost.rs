@@ -19,6 +19,9 @@ pub const PAGE_COST: u64 = PAGE as u64 + 32;
 /// An extended attribute besides its name and its value. Units: bytes.
 pub const XATTR_COST: u64 = 320;
 
+/// What a client has in an inode: at most what an entry takes, which pays for it when the last name goes. Units: bytes.
+pub const STAKE_COST: u64 = 300;
+
 /// What an extended attribute costs.
 pub fn xattr(name: &[u8], value: usize) -> u64 {
     XATTR_COST + name.len() as u64 + value as u64

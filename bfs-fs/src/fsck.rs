@@ -1,10 +1,12 @@
 //! What must hold of the file system after every operation. (I-10)
 
+mod leases;
+
 use crate::cost;
 use crate::name;
 use crate::object::{
-    Body, CHUNK, Chunk, DATA, ENTRY, EntryRecord, INODE, InodeRecord, Object, PAGE, PAGES, SUPER,
-    SUPER_ID, Super, XATTR, XATTR_PART, XattrRecord,
+    Body, CHUNK, Chunk, DATA, Due, ENTRY, EntryRecord, INODE, InodeRecord, Object, PAGE, PAGES,
+    SUPER, SUPER_ID, Super, XATTR, XATTR_PART, XattrRecord,
 };
 use crate::op::{Inode, MAX_LINKS, MAX_TARGET, MAX_XATTR, MAX_XATTR_LIST, ROOT};
 use crate::ops::MAX_FILE_SIZE;
@@ -28,14 +30,16 @@ struct Survey<'a> {
     /// By inode and place.
     xattrs: BTreeMap<(Inode, u64), &'a XattrRecord>,
     xattr_rests: BTreeMap<(Inode, u64), &'a [u8]>,
+    holdings: leases::Holdings,
     faults: Vec<String>,
 }
 
 /// Checks the whole file system.
 ///
-/// Link counts are right; every inode has a name and every name an inode; directories form one tree whose parent pointers
+/// Link counts are right; every inode has a name, or somebody who holds it open, and every name an inode; directories form one tree whose parent pointers
 /// agree with it; names are valid, unique and where their hash says; data belongs to a file and is zero behind its end;
-/// extended attributes belong to an inode and are where their hash says; the totals are the sums.
+/// extended attributes belong to an inode and are where their hash says; what is held is held on a lease, and what no lease
+/// holds any more will be cleared away; the totals are the sums.
 ///
 /// Cost: O(state).
 ///
@@ -47,6 +51,9 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     survey.check_tree();
     survey.check_data();
     survey.check_xattrs();
+    survey.check_leases();
+    survey.check_stakes();
+    survey.check_dues();
     survey.check_values();
     survey.check_totals();
     if survey.faults.is_empty() { Ok(()) } else { Err(survey.faults) }
@@ -76,6 +83,7 @@ impl<'a> Survey<'a> {
                 (XATTR, Object::XattrRest(rest)) if part % 2 == 1 => {
                     survey.xattr_rests.insert((owner, part), rest);
                 }
+                _ if survey.holdings.take(id, object) => {}
                 _ => survey.faults.push(format!("{id:?} holds what does not belong there")),
             }
         }
@@ -120,6 +128,13 @@ impl<'a> Survey<'a> {
         let count = |map: &BTreeMap<Inode, u32>, number| map.get(&number).copied().unwrap_or(0);
         for (number, record) in self.inodes.clone() {
             let named = count(&names, number);
+            if record.links == 0 {
+                let held = named == 0 && self.holdings.is_held(number);
+                self.expect(held, || format!("inode {} has 0 links, {named} names", number.0));
+                let entries = entries.get(&number).copied().unwrap_or(0);
+                self.expect(entries == 0, || format!("inode {} was not empty", number.0));
+                continue;
+            }
             let Body::Directory { entries: counted, .. } = record.body else {
                 let right = named == record.links && (1..=MAX_LINKS).contains(&named);
                 let links = record.links;
@@ -159,7 +174,8 @@ impl<'a> Survey<'a> {
         let root = self.inodes.get(&ROOT).is_some_and(|root| root.is_directory());
         self.expect(root, || "there is no root directory".into());
         for number in self.inodes.clone().into_keys() {
-            let found = reached.contains(&number);
+            let held = self.inodes.get(&number).is_some_and(|record| record.links == 0);
+            let found = reached.contains(&number) || held;
             self.expect(found, || format!("inode {} is not reached from the root", number.0));
         }
     }
@@ -172,6 +188,7 @@ impl<'a> Survey<'a> {
             self.expect(chunk.pages() > 0, || format!("{} is empty", at()));
             let size = match self.inodes.get(&file).map(|record| (&record.body, record.size)) {
                 Some((Body::File { .. }, size)) => size,
+                None if self.holdings.dues.contains(&Due::Data(file)) => continue,
                 _ => {
                     self.faults.push(format!("{} belongs to no file", at()));
                     continue;
@@ -251,7 +268,8 @@ impl<'a> Survey<'a> {
         let bytes = self.inodes.values().map(|record| cost::inode(&record.body)).sum::<u64>()
             + self.entries.values().map(|entry| cost::entry(&entry.name)).sum::<u64>()
             + cost::data(self.chunks.len() as u64, pages)
-            + self.xattr_bytes();
+            + self.xattr_bytes()
+            + self.holdings.stakes.len() as u64 * cost::STAKE_COST;
         let inodes = self.inodes.len() as u64;
         let right = self.totals.is_some_and(|t| t.inodes == inodes && t.bytes == bytes);
         let totals = self.totals;

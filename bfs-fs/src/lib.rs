@@ -28,7 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use ops::{MAX_CHUNKS, MAX_DEPTH, MAX_FILE_SIZE};
+pub use ops::{LEASE_TERM, MAX_CHUNKS, MAX_DEPTH, MAX_FILE_SIZE, MAX_LEASE_STEP, MAX_STAKES};
 pub use state::State;
 
 use alloc::boxed::Box;
@@ -36,6 +36,7 @@ use bft_core::service::{Context, NotReadOnly, Service};
 use bytes::Bytes;
 use object::{Body, InodeRecord, Object, SUPER_ID, Super, inode_id};
 use op::{FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Timestamp};
+use ops::ALLOWANCE;
 use permission::MODE_BITS;
 use state::{Reader, Writer};
 
@@ -75,7 +76,8 @@ impl FileSystem {
         &self.config
     }
 
-    /// Executes `request`. An error leaves the state as it was, to the last version number.
+    /// Executes `request`. An error leaves the state as it was, to the last version number, but for what earlier operations
+    /// had left to clear away.
     pub fn apply(&self, ctx: &Context, state: &mut State, request: &FsRequest) -> FsResult {
         if let Some(result) = self.answer(state, request) {
             return result;
@@ -84,9 +86,13 @@ impl FileSystem {
             state,
             caller: &request.caller,
             now: Timestamp::from_nanoseconds(ctx.time.0),
+            time: ctx.time.0,
+            client: ctx.client.0,
             generation: ctx.n.0,
+            allowance: ALLOWANCE,
             memory_budget: self.config.memory_budget,
         };
+        writer.pay_dues();
         writer.run(&request.op)
     }
 
@@ -126,10 +132,12 @@ impl Writer<'_> {
             }
             FsOp::Symlink { parent, name, target } => self.symlink(*parent, name, target),
             FsOp::Link { inode, parent, name } => self.link(*inode, *parent, name),
-            FsOp::Unlink { parent, name } => self.unlink(*parent, name),
-            FsOp::RemoveDirectory { parent, name } => self.remove_directory(*parent, name),
-            FsOp::Rename { from, name, to, new_name, how } => {
-                self.rename(*from, name, *to, new_name, *how)
+            FsOp::Unlink { parent, name, keep } => self.unlink(*parent, name, keep),
+            FsOp::RemoveDirectory { parent, name, keep } => {
+                self.remove_directory(*parent, name, keep)
+            }
+            FsOp::Rename { from, name, to, new_name, how, keep } => {
+                self.rename((*from, name), (*to, new_name), *how, keep)
             }
             FsOp::Write { inode, offset, data } => self.write(*inode, *offset, data),
             FsOp::Allocate { inode, offset, length, how } => {
@@ -140,6 +148,10 @@ impl Writer<'_> {
             }
             FsOp::SetXattr { inode, name, value, how } => self.set_xattr(*inode, name, value, *how),
             FsOp::RemoveXattr { inode, name } => self.remove_xattr(*inode, name),
+            FsOp::Hold { inodes } => self.hold(inodes),
+            FsOp::LetGo { inodes } => self.let_go(inodes),
+            FsOp::Renew { life } => self.renew(*life),
+            FsOp::EndLease => self.end_own_lease(),
             // Being executed in order is all that a sync asks for.
             FsOp::Sync { inode } => self.reader().attributes(*inode),
             FsOp::Null { .. }
@@ -176,7 +188,15 @@ impl Service for FileSystem {
             xattrs: 0,
             body: Body::Directory { parent: ROOT, entries: 0 },
         };
-        let totals = Super { next_inode: ROOT.0 + 1, inodes: 1, bytes: cost::inode(&root.body) };
+        let totals = Super {
+            next_inode: ROOT.0 + 1,
+            inodes: 1,
+            bytes: cost::inode(&root.body),
+            next_lease: 1,
+            lease_time: 0,
+            lease_time_at: 0,
+            dues: 0,
+        };
         objects.insert(SUPER_ID, Object::Super(totals));
         if let Some(id) = inode_id(ROOT) {
             objects.insert(id, Object::Inode(Box::new(root)));

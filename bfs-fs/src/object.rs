@@ -8,8 +8,19 @@
 //! | [`Chunk`] | 0x83 | inode of the file | offset / 32 KiB |
 //! | [`XattrRecord`] | 0x84 | inode | its name's place, even |
 //! | the rest of a long value | 0x84 | inode | the same, odd |
+//! | [`Lease`] | 0x85 | number | 0 |
+//! | the number of a client's lease | 0x86 | client | 0 |
+//! | [`Stake`] | 0x87 | inode | lease |
+//! | that there is such a stake | 0x88 | lease | inode |
+//! | locks | 0x89 | inode | 0 |
+//! | [`Due`] | 0x8a | 0 or 1 | lease or inode |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
+
+mod lease;
+
+pub use lease::{Due, Lease, Stake};
+pub(crate) use lease::{client_id, due_id, lease_id, locks_id, stake_id, stake_of_id};
 
 use crate::op::{Attributes, Inode, Kind, Timestamp};
 use alloc::boxed::Box;
@@ -25,6 +36,12 @@ pub(crate) const INODE: u8 = 0x81;
 pub(crate) const ENTRY: u8 = 0x82;
 pub(crate) const DATA: u8 = 0x83;
 pub(crate) const XATTR: u8 = 0x84;
+pub(crate) const LEASE: u8 = 0x85;
+pub(crate) const CLIENT: u8 = 0x86;
+pub(crate) const STAKE: u8 = 0x87;
+pub(crate) const STAKE_OF: u8 = 0x88;
+pub(crate) const LOCKS: u8 = 0x89;
+pub(crate) const DUE: u8 = 0x8a;
 
 /// Where the [`Super`] object is.
 pub(crate) const SUPER_ID: ObjectId = ObjectId::new(SUPER, 0, 0);
@@ -48,6 +65,11 @@ pub enum Object {
     Xattr(XattrRecord),
     /// What of a value did not fit its [`XattrRecord`]. Never empty.
     XattrRest(Box<[u8]>),
+    Lease(Lease),
+    ClientLease(u64),
+    Stake(Stake),
+    StakeOf,
+    Due,
 }
 
 /// The totals of the file system. There is one.
@@ -59,6 +81,14 @@ pub struct Super {
     pub inodes: u64,
     /// What everything takes of the memory budget, by the constants of [`crate::cost`]. Units: bytes.
     pub bytes: u64,
+    /// The number that the next lease takes.
+    pub next_lease: u64,
+    /// The time that leases go by: ascends, but by bounded steps. Units: nanoseconds.
+    pub lease_time: u64,
+    /// The agreed time at which it was looked at last. Units: nanoseconds since 1970.
+    pub lease_time_at: u64,
+    /// How many [`Due`]s there are.
+    pub dues: u64,
 }
 
 /// An inode.
@@ -73,7 +103,7 @@ pub struct InodeRecord {
     pub accessed: Timestamp,
     pub modified: Timestamp,
     pub changed: Timestamp,
-    /// Of a directory 2 and its subdirectories, else the number of its names.
+    /// Of a directory 2 and its subdirectories, else the number of its names; 0 of what is only held open any more.
     pub links: u32,
     pub uid: u32,
     pub gid: u32,
@@ -348,7 +378,15 @@ mod tests {
         chunk.write(4090, &[1; 20]);
         chunk.write(7 * PAGE, &[2; PAGE]);
         Vec::from([
-            Object::Super(Super { next_inode: 2, inodes: 1, bytes: u64::MAX }),
+            Object::Super(Super {
+                next_inode: 2,
+                inodes: 1,
+                bytes: u64::MAX,
+                next_lease: 3,
+                lease_time: 4,
+                lease_time_at: 5,
+                dues: 6,
+            }),
             record(Body::File { verifier: None }),
             record(Body::File { verifier: Some(u64::MAX) }),
             record(Body::Directory { parent: Inode(1), entries: 3 }),
@@ -361,6 +399,11 @@ mod tests {
             Object::Data(chunk),
             Object::Xattr(XattrRecord { name: Box::from(*b"user.a"), value: Box::from([0, 1]) }),
             Object::XattrRest(Box::from([7; 3])),
+            Object::Lease(Lease { client: 1, life: 2, renewed: 3, stakes: 4, ended: true }),
+            Object::ClientLease(9),
+            Object::Stake(Stake { open: true, locks: 1 }),
+            Object::StakeOf,
+            Object::Due,
         ])
     }
 

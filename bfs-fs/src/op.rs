@@ -171,13 +171,16 @@ pub enum FsOp {
         parent: Inode,
         name: Vec<u8>,
     },
+    /// `keep`: what the sender has open stays for it when this was its last name.
     Unlink {
         parent: Inode,
         name: Vec<u8>,
+        keep: Keep,
     },
     RemoveDirectory {
         parent: Inode,
         name: Vec<u8>,
+        keep: Keep,
     },
     Rename {
         from: Inode,
@@ -185,6 +188,7 @@ pub enum FsOp {
         to: Inode,
         new_name: Vec<u8>,
         how: RenameMode,
+        keep: Keep,
     },
     /// At most [`MAX_IO`] bytes.
     Read {
@@ -243,6 +247,22 @@ pub enum FsOp {
         inode: Inode,
         name: Vec<u8>,
     },
+    /// Holds inodes open for the sender's client, at most [`MAX_HOLDS`] at a time: without a name they stay as long as its
+    /// lease, or until they are let go.
+    Hold {
+        inodes: Vec<Inode>,
+    },
+    /// Ends a [`FsOp::Hold`], and what `keep` has kept.
+    LetGo {
+        inodes: Vec<Inode>,
+    },
+    /// Renews the lease of the sender's client, which every other operation on leases and locks does too. Another `life` than
+    /// that of the lease says that the client has started again and knows nothing of what it held.
+    Renew {
+        life: u64,
+    },
+    /// Ends the lease of the sender's client, with all that is held on it.
+    EndLease,
     StatFs,
     /// Answers once every operation ordered before it is executed. The state is in memory at 2f+1 replicas.
     Sync {
@@ -253,6 +273,17 @@ pub enum FsOp {
         inode: Inode,
         mask: u8,
     },
+}
+
+/// Which inodes the sender has open.
+///
+/// A client tells in the very operation that takes a last name, so that opening and closing files needs no operation.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Keep {
+    /// These, at most [`MAX_HOLDS`].
+    These(Vec<Inode>),
+    /// More than that: it sorts out itself what it did not need.
+    Whatever,
 }
 
 /// What happens to an existing target. [renameat2(2)]
@@ -326,6 +357,17 @@ pub enum FsReply {
         length: u64,
         attributes: Attributes,
     },
+    /// The last name is gone, and the inode is held open for the sender's client.
+    Kept(Inode),
+    /// Held, but for those that do not exist any more.
+    Held {
+        missing: Vec<Inode>,
+    },
+    /// The lease of the sender's client. One that is new holds nothing yet: what an earlier one held is lost.
+    Lease {
+        number: u64,
+        is_new: bool,
+    },
     /// The value of an extended attribute.
     Value(bytes::Bytes),
     /// The names of the extended attributes that the caller may know of, ascending by their hash.
@@ -396,6 +438,8 @@ pub enum FsError {
     NoSuchAddress,
     /// ERANGE: the name of an extended attribute that no attribute can have.
     OutOfRange,
+    /// EMFILE: a client holds more files open than the group keeps for it.
+    TooManyOpen,
     /// E2BIG: the value of an extended attribute.
     TooBig,
 }
@@ -423,6 +467,7 @@ impl fmt::Display for FsError {
             FsError::NoData => "no data available",
             FsError::NoSuchAddress => "no such device or address",
             FsError::OutOfRange => "numerical result out of range",
+            FsError::TooManyOpen => "too many open files",
             FsError::TooBig => "argument list too long",
         })
     }
@@ -438,6 +483,8 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_TARGET: usize = 4095;
 /// The most links to one file, as ext4.
 pub const MAX_LINKS: u32 = 65_000;
+/// The most inodes that one operation names as open.
+pub const MAX_HOLDS: usize = 256;
 /// The longest name of an extended attribute. [xattr(7): XATTR_NAME_MAX]
 pub const MAX_XATTR_NAME: usize = 255;
 /// The largest value of an extended attribute. [xattr(7): XATTR_SIZE_MAX] Units: bytes.

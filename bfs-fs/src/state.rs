@@ -1,6 +1,5 @@
 //! The door to the objects: what operations read, and what they change.
 
-use crate::cost;
 use crate::name;
 use crate::object::{Body, InodeRecord, Object, SUPER_ID, Super, entry_id, inode_id};
 use crate::op::{Caller, FsError, FsReply, FsResult, Inode, Timestamp};
@@ -26,8 +25,14 @@ pub(crate) struct Writer<'a> {
     pub caller: &'a Caller,
     /// Agreed time.
     pub now: Timestamp,
+    /// The same. Units: nanoseconds since 1970.
+    pub time: u64,
+    /// Which client asked.
+    pub client: u32,
     /// The sequence number of the batch.
     pub generation: u64,
+    /// How many chunks may still be cleared away.
+    pub allowance: usize,
     /// Units: bytes.
     pub memory_budget: u64,
 }
@@ -174,31 +179,5 @@ impl Writer<'_> {
                 *count = count.saturating_add_signed(entries);
             }
         });
-    }
-
-    /// Takes one name from inode `number`, and the inode with the last. A directory has one name.
-    ///
-    /// Cost: O(stored chunks of the file).
-    ///
-    /// Requires: the inode exists; a directory is empty. The entry itself is the caller's.
-    pub fn release(&mut self, number: Inode) -> Result<(), FsError> {
-        let record = self.reader().inode(number)?;
-        if !record.is_directory() && record.links > 1 {
-            let now = self.now;
-            self.change(number, |record| {
-                record.links -= 1;
-                record.changed = now;
-            });
-            return Ok(());
-        }
-        let bytes = cost::inode(&record.body);
-        self.remove_data(number, 0);
-        self.remove_xattrs(number);
-        if let Some(id) = inode_id(number) {
-            self.state.remove(id);
-        }
-        self.totals_mut().inodes -= 1;
-        self.refund(bytes);
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Clients that work on the file system at random, a few operations at a time, on the same few files.
 
 use bfs_fs::op::{
-    Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, ROOT, RenameMode, SetAttributes,
+    Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, Keep, ROOT, RenameMode, SetAttributes,
     decode_result, encode_request,
 };
 use bytes::Bytes;
@@ -101,14 +101,15 @@ impl Workload {
             2 => FsOp::MakeDirectory { parent: inode, name: first, mode },
             3 => FsOp::Symlink { parent: inode, name: first, target: second },
             4 => FsOp::Link { inode, parent: other, name: first },
-            5 => FsOp::Unlink { parent: inode, name: first },
-            6 => FsOp::RemoveDirectory { parent: inode, name: first },
+            5 => FsOp::Unlink { parent: inode, name: first, keep: Keep::Whatever },
+            6 => FsOp::RemoveDirectory { parent: inode, name: first, keep: Keep::Whatever },
             7 | 8 => FsOp::Rename {
                 from: inode,
                 name: first,
                 to: other,
                 new_name: second,
                 how: RenameMode::Replace,
+                keep: Keep::Whatever,
             },
             9 => FsOp::SetAttributes {
                 inode,

@@ -1,7 +1,7 @@
 //! On whose behalf a kernel request runs.
 
 use bfs_fs::op::{Caller, MAX_GROUPS};
-use fuser::{FileHandle, Request};
+use fuser::Request;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,42 +80,6 @@ fn parse_groups(status: &str, uid: u32, gid: u32) -> Option<Vec<u32>> {
     Some(groups.take(MAX_GROUPS).collect())
 }
 
-/// Who opened each open file: reads, writes and truncations through it are theirs, whoever performs them, as
-/// POSIX checks permission at open(2) and at no later time.
-///
-/// The kernel's own limit on open files bounds it.
-#[derive(Default)]
-pub struct OpenFiles {
-    opened: Mutex<Opened>,
-}
-
-#[derive(Default)]
-struct Opened {
-    last: u64,
-    by: HashMap<u64, Caller>,
-}
-
-impl OpenFiles {
-    /// A new handle for a file that `caller` opens.
-    pub fn open(&self, caller: Caller) -> FileHandle {
-        let mut opened = lock(&self.opened);
-        opened.last += 1;
-        let handle = opened.last;
-        opened.by.insert(handle, caller);
-        FileHandle(handle)
-    }
-
-    /// Who opened `handle`.
-    pub fn opener(&self, handle: FileHandle) -> Option<Caller> {
-        lock(&self.opened).by.get(&handle.0).cloned()
-    }
-
-    /// Forgets `handle`.
-    pub fn release(&self, handle: FileHandle) {
-        lock(&self.opened).by.remove(&handle.0);
-    }
-}
-
 /// The maps stay consistent at every point where a panic is possible, so poison says nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -169,17 +133,5 @@ mod tests {
             callers.find(pid, 0, 0, now, |_, _, _| vec![1]);
         }
         assert!(lock(&callers.recent).len() <= GROUPS_KNOWN_MAX);
-    }
-
-    #[test]
-    fn an_open_file_belongs_to_who_opened_it_until_it_is_released() {
-        let files = OpenFiles::default();
-        let caller = |uid| Caller { uid, gid: 1, groups: vec![] };
-        let (a, b) = (files.open(caller(1)), files.open(caller(2)));
-        assert_ne!(a, b);
-        assert_eq!(files.opener(a).unwrap().uid, 1);
-        files.release(a);
-        assert_eq!(files.opener(a), None);
-        assert_eq!(files.opener(b).unwrap().uid, 2);
     }
 }

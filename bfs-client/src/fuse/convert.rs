@@ -30,6 +30,7 @@ pub fn errno(error: FsError) -> Errno {
         FsError::NoData => Errno::ENODATA,
         FsError::NoSuchAddress => Errno::ENXIO,
         FsError::OutOfRange => Errno::ERANGE,
+        FsError::TooManyOpen => Errno::EMFILE,
         FsError::TooBig => Errno::E2BIG,
     }
 }
@@ -161,6 +162,7 @@ mod tests {
             (FsError::NoData, libc::ENODATA),
             (FsError::NoSuchAddress, libc::ENXIO),
             (FsError::OutOfRange, libc::ERANGE),
+            (FsError::TooManyOpen, libc::EMFILE),
             (FsError::TooBig, libc::E2BIG),
         ];
         for (error, number) in expected {

@@ -12,10 +12,13 @@ use bft_core::tree::ObjectId;
 impl Reader<'_> {
     /// Whether the caller may put a new `name` into `parent`.
     ///
-    /// Errors: `Exists`, `AccessDenied`, and those of [`Reader::entry`].
+    /// Errors: `Exists`, `AccessDenied`, `NotFound` if `parent` was removed, and those of [`Reader::entry`].
     fn expect_new(self, parent: Inode, name: &[u8]) -> Result<(), FsError> {
         let directory = self.directory(parent)?;
         self.caller.allow(directory, EXECUTE)?;
+        if directory.links == 0 {
+            return Err(FsError::NotFound);
+        }
         if name::is_dots(name) || self.entry(parent, name)?.is_some() {
             return Err(FsError::Exists);
         }
@@ -106,13 +109,17 @@ impl Writer<'_> {
 
     /// Gives what is no directory a further name. [link(2)]
     ///
-    /// Errors: `NotPermitted` for a directory, `TooManyLinks`, `Stale`, and those of `create`.
+    /// Errors: `NotPermitted` for a directory, `TooManyLinks`, `Stale`, `NotFound` for what has lost its last name, and those
+    /// of `create`.
     pub fn link(&mut self, number: Inode, parent: Inode, name: &[u8]) -> FsResult {
         let reader = self.reader();
         let record = reader.inode(number)?;
         reader.expect_new(parent, name)?;
         if record.is_directory() {
             return Err(FsError::NotPermitted);
+        }
+        if record.links == 0 {
+            return Err(FsError::NotFound);
         }
         if record.links >= MAX_LINKS {
             return Err(FsError::TooManyLinks);

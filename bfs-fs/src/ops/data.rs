@@ -6,7 +6,6 @@ use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO};
 use crate::permission::{READ, WRITE};
 use crate::state::{Reader, Writer};
 use alloc::vec;
-use alloc::vec::Vec;
 
 /// The largest size of a file: 8 PiB. Holes take no memory, so a size costs nothing. Units: bytes.
 pub const MAX_FILE_SIZE: u64 = 1 << 53;
@@ -132,24 +131,5 @@ impl Writer<'_> {
             self.change(number, |record| record.size = size);
         }
         done
-    }
-
-    /// Removes the chunks of `file` from the `first` on and frees their memory; says how many pages they held.
-    ///
-    /// Cost: O(stored chunks removed).
-    pub fn remove_data(&mut self, file: Inode, first: u64) -> u64 {
-        let stored = self.state.range(data_id(file, first), data_id(file, u64::MAX));
-        let mut pages = 0;
-        let ids: Vec<_> = stored
-            .map(|(id, object)| {
-                pages += if let Object::Data(chunk) = object { chunk.pages() as u64 } else { 0 };
-                id
-            })
-            .collect();
-        for id in &ids {
-            self.state.remove(*id);
-        }
-        self.refund(cost::data(ids.len() as u64, pages));
-        pages
     }
 }

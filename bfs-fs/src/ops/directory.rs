@@ -14,7 +14,12 @@ impl<'a> Reader<'a> {
     ///
     /// Errors: `Stale`, `NotDirectory`, `AccessDenied`. [readdir(3)]
     pub fn read_directory(self, number: Inode, cookie: u64, budget: u32) -> FsResult {
-        self.caller.allow(self.directory(number)?, READ)?;
+        let directory = self.directory(number)?;
+        self.caller.allow(directory, READ)?;
+        if directory.links == 0 {
+            // It was removed, with "." and "..".
+            return Ok(FsReply::Entries { entries: Vec::new(), eof: true });
+        }
         let mut left = budget.min(MAX_IO);
         let mut entries = Vec::new();
         for (name, cookie, inode) in self.names(number, cookie)? {

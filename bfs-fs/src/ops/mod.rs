@@ -5,6 +5,7 @@ mod create;
 mod data;
 mod directory;
 mod extent;
+mod lease;
 mod lookup;
 mod remove;
 mod rename;
@@ -12,4 +13,6 @@ mod xattr;
 
 pub use data::MAX_FILE_SIZE;
 pub use extent::MAX_CHUNKS;
+pub(crate) use lease::ALLOWANCE;
+pub use lease::{LEASE_TERM, MAX_LEASE_STEP, MAX_STAKES};
 pub use rename::MAX_DEPTH;

@@ -2,7 +2,7 @@
 
 use crate::cost;
 use crate::name;
-use crate::op::{FsError, FsReply, FsResult, Inode};
+use crate::op::{FsError, FsReply, FsResult, Inode, Keep};
 use crate::state::{Found, Writer};
 
 impl Writer<'_> {
@@ -10,31 +10,37 @@ impl Writer<'_> {
     ///
     /// Errors: `NotFound`, `IsDirectory` (also for "." and ".."), `AccessDenied`, `NotPermitted` (sticky directory), and
     /// those of a name.
-    pub fn unlink(&mut self, parent: Inode, name: &[u8]) -> FsResult {
+    pub fn unlink(&mut self, parent: Inode, name: &[u8], keep: &Keep) -> FsResult {
         if name::is_dots(name) {
             self.reader().directory(parent)?;
             return Err(FsError::IsDirectory);
+        }
+        if !keep.is_valid() {
+            return Err(FsError::Invalid);
         }
         let found = self.removable(parent, name)?;
         if self.reader().inode(found.inode)?.is_directory() {
             return Err(FsError::IsDirectory);
         }
-        self.remove(parent, name, found, false)
+        self.remove(parent, name, found, keep)
     }
 
     /// Removes an empty directory. [rmdir(2)]
     ///
     /// Errors: `NotFound`, `NotDirectory`, `NotEmpty` (also for ".."), `Invalid` for ".", `AccessDenied`, `NotPermitted`
     /// (sticky directory), and those of a name.
-    pub fn remove_directory(&mut self, parent: Inode, name: &[u8]) -> FsResult {
+    pub fn remove_directory(&mut self, parent: Inode, name: &[u8], keep: &Keep) -> FsResult {
         if name::is_dots(name) {
             self.reader().directory(parent)?;
             return Err(if name == b"." { FsError::Invalid } else { FsError::NotEmpty });
         }
+        if !keep.is_valid() {
+            return Err(FsError::Invalid);
+        }
         let found = self.removable(parent, name)?;
         let reader = self.reader();
         reader.expect_empty(reader.directory(found.inode)?)?;
-        self.remove(parent, name, found, true)
+        self.remove(parent, name, found, keep)
     }
 
     /// The entry called `name`, if the caller may remove it.
@@ -45,11 +51,15 @@ impl Writer<'_> {
         Ok(found)
     }
 
-    fn remove(&mut self, parent: Inode, name: &[u8], found: Found, is_directory: bool) -> FsResult {
-        self.release(found.inode)?;
+    /// Answers `Kept` if the inode stays for the caller's client.
+    fn remove(&mut self, parent: Inode, name: &[u8], found: Found, keep: &Keep) -> FsResult {
+        let is_directory = self.reader().inode(found.inode)?.is_directory();
         self.state.remove(found.id);
         self.refund(cost::entry(name));
         self.change_directory(parent, -1, -i32::from(is_directory));
-        Ok(FsReply::Done)
+        match self.release(found.inode, keep)? {
+            true => Ok(FsReply::Kept(found.inode)),
+            false => Ok(FsReply::Done),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::cost;
 use crate::name;
 use crate::object::{Body, InodeRecord};
-use crate::op::{FsError, FsReply, FsResult, Inode, ROOT, RenameMode};
+use crate::op::{FsError, FsReply, FsResult, Inode, Keep, ROOT, RenameMode};
 use crate::permission::{EXECUTE, WRITE};
 use crate::state::{Found, Reader, Writer};
 
@@ -103,15 +103,20 @@ impl Writer<'_> {
     /// where `to` is nested more than [`MAX_DEPTH`] deep), `Stale`.
     pub fn rename(
         &mut self,
-        from: Inode,
-        name: &[u8],
-        to: Inode,
-        new_name: &[u8],
+        (from, name): (Inode, &[u8]),
+        (to, new_name): (Inode, &[u8]),
         how: RenameMode,
+        keep: &Keep,
     ) -> FsResult {
         let reader = self.reader();
         let (from, to) = (reader.side(from, name)?, reader.side(to, new_name)?);
         let source = from.found.ok_or(FsError::NotFound)?;
+        if reader.directory(to.directory)?.links == 0 {
+            return Err(FsError::NotFound);
+        }
+        if !keep.is_valid() {
+            return Err(FsError::Invalid);
+        }
         match (how, to.found) {
             (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
             (RenameMode::Exchange, None) => return Err(FsError::NotFound),
@@ -137,13 +142,16 @@ impl Writer<'_> {
         let plan = Plan { from, to, source, source_directory, target_directory, how };
         reader.expect_allowed(&plan)?;
         match (how, to.found) {
-            (RenameMode::Exchange, Some(target)) => self.exchange(&plan, target),
-            _ => self.replace(&plan)?,
+            (RenameMode::Exchange, Some(target)) => {
+                self.exchange(&plan, target);
+                Ok(FsReply::Done)
+            }
+            _ => self.replace(&plan, keep),
         }
-        Ok(FsReply::Done)
     }
 
-    fn replace(&mut self, plan: &Plan<'_>) -> Result<(), FsError> {
+    /// Answers `Kept` if what was replaced stays for the caller's client.
+    fn replace(&mut self, plan: &Plan<'_>, keep: &Keep) -> FsResult {
         let Plan { from, to, source, .. } = plan;
         let (old, new) = (cost::entry(from.name), cost::entry(to.name));
         match to.found {
@@ -153,10 +161,7 @@ impl Writer<'_> {
                 self.enter(id, to.name, source.inode);
                 self.charge(new);
             }
-            Some(target) => {
-                self.release(target.inode)?;
-                self.enter(target.id, to.name, source.inode);
-            }
+            Some(target) => self.enter(target.id, to.name, source.inode),
         }
         self.state.remove(source.id);
         self.refund(old);
@@ -165,7 +170,10 @@ impl Writer<'_> {
         let arrived = i64::from(to.found.is_none());
         self.change_directory(to.directory, arrived, moved - i32::from(plan.target_directory));
         self.moved(source.inode, to.directory);
-        Ok(())
+        match to.found {
+            Some(target) if self.release(target.inode, keep)? => Ok(FsReply::Kept(target.inode)),
+            _ => Ok(FsReply::Done),
+        }
     }
 
     fn exchange(&mut self, plan: &Plan<'_>, target: Found) {

@@ -136,6 +136,68 @@ fn damage_to_extended_attributes_is_found() {
     damaged("the totals are", |b, _, _, f| put(b, f, a, place(a), 1));
 }
 
+/// The sample, in which a client holds the file, and another one has held it.
+fn held() -> (Bench, Inode, u64) {
+    let (mut b, _, _, f) = sample();
+    b.run(&root(), FsOp::Hold { inodes: alloc::vec![f] }).unwrap();
+    b.client = 1;
+    b.run(&root(), FsOp::Hold { inodes: alloc::vec![f] }).unwrap();
+    b.done(&root(), FsOp::EndLease);
+    assert_eq!(check(&b.state), Ok(()));
+    (b, f, 1)
+}
+
+#[test]
+fn damage_to_what_is_held_is_found() {
+    fn change(b: &mut Bench, lease: u64, how: impl FnOnce(&mut Lease)) {
+        match b.state.get_mut(lease_id(lease)) {
+            Some(Object::Lease(lease)) => how(lease),
+            _ => panic!("no lease"),
+        }
+    }
+    let damaged = |fault: &str, damage: &dyn Fn(&mut Bench, Inode, u64)| {
+        let (mut b, f, lease) = held();
+        damage(&mut b, f, lease);
+        let faults = check(&b.state).expect_err(fault);
+        assert!(faults.iter().any(|found| found.contains(fault)), "{fault}: {faults:#?}");
+    };
+    damaged("which is not its", &|b, _, _| b.state.insert(client_id(5), Object::ClientLease(1)));
+    damaged("wrong stakes", &|b, _, lease| change(b, lease, |lease| lease.stakes = 2));
+    damaged("is nobody's", &|b, _, _| {
+        b.state.remove(client_id(0));
+    });
+    damaged("never given out", &|b, _, lease| change(b, lease, |lease| lease.renewed = u64::MAX));
+    damaged("not cleared away", &|b, _, _| {
+        b.state.remove(due_id(Due::Lease(2)));
+    });
+    damaged("and not counted", &|b, _, _| totals(b).dues = 0);
+    damaged("still in use", &|b, f, _| b.state.insert(due_id(Due::Data(f)), Object::Due));
+    damaged("still in use", &|b, _, lease| b.state.insert(due_id(Due::Lease(lease)), Object::Due));
+    damaged("not found by its lease", &|b, f, lease| {
+        b.state.remove(stake_of_id(lease, f));
+    });
+    damaged("has no stake", &|b, f, lease| {
+        b.state.remove(stake_id(f, lease));
+    });
+    damaged("has no lease", &|b, _, lease| {
+        b.state.remove(lease_id(lease));
+    });
+    damaged("says nothing", &|b, f, lease| {
+        b.state.insert(stake_id(f, lease), Object::Stake(Stake::default()));
+    });
+    damaged("is in nothing", &|b, _, lease| {
+        b.state.insert(stake_id(Inode(99), lease), Object::Stake(Stake { open: true, locks: 0 }));
+    });
+    // A file without a name that somebody holds is sound; without a holder it is not.
+    let (mut b, f, _) = held();
+    let d = b.get(&root(), lookup(ROOT, "d")).inode;
+    b.done(&root(), unlink(d, "f"));
+    assert_eq!(check(&b.state), Ok(()));
+    b.state.insert(stake_id(f, 1), Object::Stake(Stake { open: false, locks: 1 }));
+    let faults = check(&b.state).expect_err("nobody holds it");
+    assert!(faults.iter().any(|fault| fault.contains("0 links, 0 names")), "{faults:#?}");
+}
+
 #[test]
 fn damage_to_values_and_totals_is_found() {
     damaged("impossible size", |b, _, _, f| record(b, f).size = crate::MAX_FILE_SIZE + 1);

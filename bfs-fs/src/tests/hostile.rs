@@ -99,7 +99,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
         Just(b"..".to_vec()),
         prop::collection::vec(any::<u8>(), 0..300)
     ];
-    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..20u8);
+    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..24u8);
     numbers.prop_map(|(a, offset, count, mode, name, which)| {
         let (inode, parent) = (Inode(a), Inode(a));
         let small = count as u32;
@@ -123,6 +123,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
                 to: Inode(offset),
                 new_name: b"r".to_vec(),
                 how: RenameMode::Replace,
+                keep: Keep::These(alloc::vec![Inode(count)]),
             },
             13 => FsOp::Link { inode, parent: Inode(offset), name },
             14 => FsOp::Seek { inode, offset, target: SeekTarget::Hole },
@@ -133,6 +134,10 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
                 FsOp::Allocate { inode, offset, length: count, how }
             }
             18 => FsOp::SetXattr { inode, name, value: b"v".to_vec().into(), how: XattrMode::Set },
+            19 => FsOp::Hold { inodes: alloc::vec![Inode(offset), inode, Inode(count)] },
+            20 => FsOp::LetGo { inodes: alloc::vec![Inode(offset), inode, Inode(count)] },
+            21 => FsOp::Unlink { parent, name, keep: Keep::Whatever },
+            22 => FsOp::Renew { life: offset },
             _ => FsOp::CopyRange {
                 from: inode,
                 from_offset: offset,

@@ -6,6 +6,7 @@ mod extents;
 mod fixture;
 mod fsck;
 mod hostile;
+mod leases;
 mod limits;
 mod listing;
 mod model;

@@ -22,11 +22,19 @@ struct Node {
     bytes: Vec<u8>,
     written: BTreeSet<u64>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Where it was before it lost its last name.
+    was_in: u64,
 }
 
 pub struct Model {
     nodes: BTreeMap<u64, Node>,
     next: u64,
+    held: BTreeSet<u64>,
+    /// Its number and life.
+    lease: Option<(u64, u64)>,
+    next_lease: u64,
+    /// The lease has ended, and the next operation will find out.
+    ending: bool,
 }
 
 /// What a run of one operation knows.
@@ -126,8 +134,45 @@ impl Model {
             bytes: Vec::new(),
             written: BTreeSet::new(),
             xattrs: BTreeMap::new(),
+            was_in: 1,
         };
-        Self { nodes: BTreeMap::from([(1, root)]), next: 2 }
+        Self {
+            nodes: BTreeMap::from([(1, root)]),
+            next: 2,
+            held: BTreeSet::new(),
+            lease: None,
+            next_lease: 1,
+            ending: false,
+        }
+    }
+
+    pub fn held(&self) -> Vec<Inode> {
+        self.held.iter().copied().map(Inode).take(MAX_HOLDS).collect()
+    }
+
+    fn is_dead(&self, number: u64) -> bool {
+        self.attributes(number).is_ok_and(|attributes| attributes.links == 0)
+    }
+
+    fn has_name(&self, number: u64) -> bool {
+        number == 1 || self.nodes.values().any(|n| n.children.values().any(|c| *c == number))
+    }
+
+    fn leased(&mut self) -> u64 {
+        let made = self.lease.get_or_insert_with(|| {
+            self.next_lease += 1;
+            (self.next_lease - 1, 0)
+        });
+        made.0
+    }
+
+    fn drop_unheld(&mut self) {
+        let all = self.numbers();
+        for number in all {
+            if !self.has_name(number) && !self.held.contains(&number) {
+                self.nodes.remove(&number);
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -168,7 +213,8 @@ impl Model {
         let holds = |node: &Node| {
             node.kind == Kind::Directory && node.children.values().any(|child| *child == number)
         };
-        self.nodes.iter().find(|(_, node)| holds(node)).map_or(1, |(parent, _)| *parent)
+        let lost = self.nodes.get(&number).map_or(1, |node| node.was_in);
+        self.nodes.iter().find(|(_, node)| holds(node)).map_or(lost, |(parent, _)| *parent)
     }
 
     pub fn is_directory(&self, number: u64) -> bool {
@@ -178,7 +224,9 @@ impl Model {
     pub fn attributes(&self, number: u64) -> Answer<Attributes> {
         let node = self.node(number)?;
         let dir = node.kind == Kind::Directory;
-        let links = if dir {
+        let links = if dir && !self.has_name(number) {
+            0
+        } else if dir {
             2 + node.children.values().filter(|child| self.is_directory(**child)).count()
         } else {
             let names = self.nodes.values().flat_map(|other| other.children.values());
@@ -242,11 +290,8 @@ impl Model {
         kind: Kind,
         mode: u16,
     ) -> Answer<u64> {
-        if self.walk(at, parent, name)?.is_some() {
-            return Err(Exists);
-        }
+        self.expect_new(at, parent, name)?;
         let dir = self.dir(parent)?;
-        at.need(dir, "wx")?;
         let mut mode = mode & 0o7777;
         let mut gid = at.who.gid;
         if dir.mode & 0o2000 > 0 {
@@ -274,10 +319,22 @@ impl Model {
                 bytes: Vec::new(),
                 written: BTreeSet::new(),
                 xattrs: BTreeMap::new(),
+                was_in: parent,
             },
         );
         self.put(at, parent, name, Some(number));
         Ok(number)
+    }
+
+    fn expect_new(&self, at: &Moment<'_>, parent: u64, name: &[u8]) -> Answer<()> {
+        at.need(self.dir(parent)?, "x")?;
+        if self.is_dead(parent) {
+            return Err(NotFound);
+        }
+        if self.walk(at, parent, name)?.is_some() {
+            return Err(Exists);
+        }
+        at.need(self.dir(parent)?, "wx")
     }
 
     /// Sets what `name` stands for, and sweeps away what then has no name.
@@ -291,13 +348,23 @@ impl Model {
         self.touch(at, parent, true);
     }
 
-    fn sweep(&mut self, at: &Moment<'_>, number: u64) {
-        let named = self.nodes.values().any(|node| node.children.values().any(|c| *c == number));
-        if named {
-            self.touch(at, number, false);
-        } else {
-            self.nodes.remove(&number);
+    /// After `number` lost a name that was in `parent`.
+    fn sweep(&mut self, at: &Moment<'_>, number: u64, parent: u64, keep: &Keep) -> FsReply {
+        self.touch(at, number, false);
+        if let Some(node) = self.nodes.get_mut(&number) {
+            node.was_in = parent;
         }
+        let covered = match keep {
+            Keep::These(inodes) => inodes.contains(&Inode(number)),
+            Keep::Whatever => true,
+        };
+        if self.has_name(number) || !covered {
+            self.drop_unheld();
+            return FsReply::Done;
+        }
+        self.leased();
+        self.held.insert(number);
+        FsReply::Kept(Inode(number))
     }
 
     fn may_take(&self, at: &Moment<'_>, dir: u64, victim: u64) -> Answer<()> {
@@ -332,6 +399,10 @@ impl Model {
 
     /// What `op` answers; not asked for `ReadDirectory` and `StatFs`.
     pub fn run(&mut self, at: &Moment<'_>, op: &FsOp) -> FsResult {
+        if !op.is_read_only() && core::mem::take(&mut self.ending) {
+            self.held.clear();
+            self.drop_unheld();
+        }
         match op {
             FsOp::Lookup { parent, name } => {
                 let found = self.walk(at, parent.0, name)?.ok_or(NotFound)?;
@@ -354,10 +425,7 @@ impl Model {
                 }
                 let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
                 if is_device && !at.root() {
-                    if self.walk(at, parent.0, name)?.is_some() {
-                        return Err(Exists);
-                    }
-                    at.need(self.dir(parent.0)?, "wx")?;
+                    self.expect_new(at, parent.0, name)?;
                     return Err(NotPermitted);
                 }
                 let made = self.make(at, parent.0, name, *kind, *mode)?;
@@ -380,21 +448,50 @@ impl Model {
             }
             FsOp::Link { inode, parent, name } => {
                 let dir = self.node(inode.0)?.kind == Kind::Directory;
-                if self.walk(at, parent.0, name)?.is_some() {
-                    return Err(Exists);
-                }
-                at.need(self.dir(parent.0)?, "wx")?;
+                self.expect_new(at, parent.0, name)?;
                 if dir {
                     return Err(NotPermitted);
+                }
+                if self.is_dead(inode.0) {
+                    return Err(NotFound);
                 }
                 self.put(at, parent.0, name, Some(inode.0));
                 self.touch(at, inode.0, false);
                 self.shown(inode.0)
             }
-            FsOp::Unlink { parent, name } => self.remove(at, parent.0, name, false),
-            FsOp::RemoveDirectory { parent, name } => self.remove(at, parent.0, name, true),
-            FsOp::Rename { from, name, to, new_name, how } => {
-                self.rename(at, (from.0, name), (to.0, new_name), *how)
+            FsOp::Unlink { parent, name, keep } => self.remove(at, parent.0, name, false, keep),
+            FsOp::RemoveDirectory { parent, name, keep } => {
+                self.remove(at, parent.0, name, true, keep)
+            }
+            FsOp::Rename { from, name, to, new_name, how, keep } => {
+                self.rename(at, (from.0, name), (to.0, new_name), *how, keep)
+            }
+            FsOp::Hold { inodes } => {
+                self.leased();
+                let (there, missing): (Vec<Inode>, Vec<Inode>) =
+                    inodes.iter().partition(|inode| self.nodes.contains_key(&inode.0));
+                self.held.extend(there.iter().map(|inode| inode.0));
+                Ok(FsReply::Held { missing })
+            }
+            FsOp::LetGo { inodes } => {
+                self.leased();
+                self.held.retain(|number| !inodes.contains(&Inode(*number)));
+                self.drop_unheld();
+                Ok(FsReply::Done)
+            }
+            FsOp::Renew { life } => {
+                if self.lease.is_some_and(|(_, before)| before != *life) {
+                    self.lease = None;
+                    self.ending = true;
+                }
+                let is_new = self.lease.is_none();
+                let number = self.leased();
+                self.lease = Some((number, *life));
+                Ok(FsReply::Lease { number, is_new })
+            }
+            FsOp::EndLease => {
+                self.ending = self.lease.take().is_some();
+                Ok(FsReply::Done)
             }
             FsOp::Read { inode, offset, count } => self.read(at, inode.0, *offset, *count),
             FsOp::Write { inode, offset, data } => self.write(at, inode.0, *offset, data),
@@ -486,7 +583,14 @@ impl Model {
         self.shown(made)
     }
 
-    fn remove(&mut self, at: &Moment<'_>, parent: u64, name: &[u8], rmdir: bool) -> FsResult {
+    fn remove(
+        &mut self,
+        at: &Moment<'_>,
+        parent: u64,
+        name: &[u8],
+        rmdir: bool,
+        keep: &Keep,
+    ) -> FsResult {
         match (name, rmdir) {
             (b"." | b"..", false) => return self.dir(parent).and(Err(IsDirectory)),
             (b".", true) => return self.dir(parent).and(Err(Invalid)),
@@ -503,8 +607,7 @@ impl Model {
             _ => {}
         }
         self.put(at, parent, name, None);
-        self.sweep(at, victim);
-        Ok(FsReply::Done)
+        Ok(self.sweep(at, victim, parent, keep))
     }
 
     fn rename(
@@ -513,6 +616,7 @@ impl Model {
         (from, name): (u64, &[u8]),
         (to, new_name): (u64, &[u8]),
         how: RenameMode,
+        keep: &Keep,
     ) -> FsResult {
         let mut found = [None, None];
         for (slot, (dir, name)) in found.iter_mut().zip([(from, name), (to, new_name)]) {
@@ -523,6 +627,9 @@ impl Model {
             *slot = self.walk(at, dir, name)?;
         }
         let source = found[0].ok_or(NotFound)?;
+        if self.is_dead(to) {
+            return Err(NotFound);
+        }
         let target = found[1];
         let exchange = how == RenameMode::Exchange;
         if how == RenameMode::NoReplace && target.is_some() {
@@ -564,8 +671,10 @@ impl Model {
         self.put(at, from, name, target.filter(|_| exchange));
         self.put(at, to, new_name, Some(source));
         self.touch(at, source, false);
-        if let Some(target) = target {
-            self.sweep(at, target);
+        match target {
+            Some(target) if exchange => self.touch(at, target, false),
+            Some(target) => return Ok(self.sweep(at, target, to, keep)),
+            None => {}
         }
         Ok(FsReply::Done)
     }

@@ -111,8 +111,28 @@ impl Maker {
         let parent = self.directory(model);
         let name = self.existing(model, parent);
         match model.named(parent.0, &name).is_ok_and(|found| model.is_directory(found)) {
-            true => FsOp::RemoveDirectory { parent, name },
-            false => FsOp::Unlink { parent, name },
+            true => FsOp::RemoveDirectory { parent, name, keep: nothing() },
+            false => FsOp::Unlink { parent, name, keep: nothing() },
+        }
+    }
+
+    /// What the client says that it has open.
+    fn keep(&mut self, model: &Model) -> Keep {
+        match self.rng.next(8) {
+            0 => Keep::Whatever,
+            1 | 2 => Keep::These(vec![self.inode(model), self.inode(model), self.inode(model)]),
+            _ => nothing(),
+        }
+    }
+
+    fn lease(&mut self, model: &Model) -> FsOp {
+        let inodes = vec![self.inode(model), self.inode(model)];
+        match self.rng.next(12) {
+            0..4 => FsOp::Hold { inodes },
+            4..7 => FsOp::LetGo { inodes },
+            7..10 => FsOp::LetGo { inodes: model.held() },
+            10 => FsOp::Renew { life: self.rng.next(2) },
+            _ => FsOp::EndLease,
         }
     }
 
@@ -141,7 +161,7 @@ impl Maker {
     fn op(&mut self, model: &Model) -> FsOp {
         let parent = self.directory(model);
         let inode = self.inode(model);
-        match self.rng.next(26) {
+        match self.rng.next(28) {
             20 => {
                 let targets = [SeekTarget::Data, SeekTarget::Hole];
                 FsOp::Seek { inode, offset: self.offset(), target: *self.rng.pick(&targets) }
@@ -163,6 +183,7 @@ impl Maker {
                 FsOp::CopyRange { from: inode, from_offset, to, to_offset, length }
             }
             24 | 25 => self.xattr(inode),
+            26 | 27 => self.lease(model),
             0 | 1 => {
                 let verifier = self.rng.next(2);
                 let how =
@@ -215,10 +236,23 @@ impl Maker {
                 } else {
                     self.name()
                 };
-                FsOp::Rename { from: parent, name: self.existing(model, parent), to, new_name, how }
+                FsOp::Rename {
+                    from: parent,
+                    name: self.existing(model, parent),
+                    to,
+                    new_name,
+                    how,
+                    keep: self.keep(model),
+                }
             }
-            18 => FsOp::Unlink { parent, name: self.existing(model, parent) },
-            _ => FsOp::RemoveDirectory { parent, name: self.existing(model, parent) },
+            18 => {
+                FsOp::Unlink { parent, name: self.existing(model, parent), keep: self.keep(model) }
+            }
+            _ => FsOp::RemoveDirectory {
+                parent,
+                name: self.existing(model, parent),
+                keep: self.keep(model),
+            },
         }
     }
 }
@@ -262,6 +296,9 @@ fn compare_listing(bench: &mut Bench, model: &Model, who: &Caller, inode: Inode,
     let found = found.unwrap();
     assert!(found.windows(2).all(|pair| pair[0].cookie < pair[1].cookie));
     let found: BTreeMap<_, _> = found.into_iter().map(|e| (e.name, e.attributes)).collect();
+    if attributes.links == 0 {
+        return assert_eq!(found.len(), 0);
+    }
     let mut names = model.names(inode.0);
     names.extend([b".".to_vec(), b"..".to_vec()]);
     assert_eq!(found.len(), names.len());
@@ -278,6 +315,7 @@ fn outcome(op: &FsOp, result: &FsResult) -> String {
     let op = format!("{op:?}");
     let op = op.split(' ').next().unwrap_or_default();
     match result {
+        Ok(FsReply::Kept(_)) => format!("{op} Kept"),
         Ok(_) => format!("{op} Ok"),
         Err(error) => format!("{op} {error:?}"),
     }
@@ -347,7 +385,7 @@ fn agrees_with_the_model() {
          Unlink NotPermitted, Unlink AccessDenied, RemoveDirectory Ok, RemoveDirectory NotEmpty, \
          RemoveDirectory NotDirectory, Rename Ok, Rename Exists, Rename NotEmpty, Rename Invalid, Rename NotDirectory, \
          Rename IsDirectory, Rename NotPermitted, Rename AccessDenied, Rename NotFound, Read Ok, Read IsDirectory, \
-         Read AccessDenied, Write Ok, Write AccessDenied, Write Invalid, Sync Ok, \
+         Read AccessDenied, Write Ok, Write AccessDenied, Write Invalid, Sync Ok, Hold Ok, LetGo Ok, Unlink Kept, Rename Kept, RemoveDirectory Kept, Create NotFound, Link NotFound, Renew Ok, EndLease Ok, \
          Seek Ok, Seek NoSuchAddress, Seek IsDirectory, Seek AccessDenied, Allocate Ok, Allocate Invalid, \
          Allocate AccessDenied, Allocate IsDirectory, CopyRange Ok, CopyRange Invalid, CopyRange AccessDenied, \
          GetXattr Ok, GetXattr NoData, GetXattr NotSupported, GetXattr AccessDenied, ListXattrs Ok, SetXattr Ok, \

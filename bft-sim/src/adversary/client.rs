@@ -2,7 +2,8 @@
 
 use super::{Adversary, Context};
 use bfs_fs::op::{
-    Caller, CreateMode, FsOp, FsRequest, Inode, ROOT, RenameMode, SetAttributes, encode_request,
+    Caller, CreateMode, FsOp, FsRequest, Inode, Keep, ROOT, RenameMode, SetAttributes,
+    encode_request,
 };
 use bft_core::auth::{Credential, KeyId, MacKey, Tag, request_signing_digest};
 use bft_core::messages::{Message, Operation, Request, SessionId, SignedRequest};
@@ -270,12 +271,13 @@ fn malicious(rng: &mut Rng) -> FsOp {
             to: other,
             new_name: second,
             how: RenameMode::Replace,
+            keep: Keep::Whatever,
         },
         1 => FsOp::Link { inode: guess, parent: guess, name: first },
         2 => FsOp::MakeDirectory { parent: guess, name: first, mode: 0o777 },
         3 => FsOp::Symlink { parent: ROOT, name: first, target: b"../../../etc/shadow".to_vec() },
-        4 => FsOp::Unlink { parent: guess, name: first },
-        5 => FsOp::RemoveDirectory { parent: guess, name: first },
+        4 => FsOp::Unlink { parent: guess, name: first, keep: Keep::Whatever },
+        5 => FsOp::RemoveDirectory { parent: guess, name: first, keep: Keep::Whatever },
         _ => FsOp::Lookup { parent: guess, name: first },
     }
 }

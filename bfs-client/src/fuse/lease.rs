@@ -1,0 +1,96 @@
+//! The mount's lease: renewed as long as the mount lives, and told what is open here.
+
+use super::open_files::{Chore, OpenFiles, SETTLED};
+use crate::backend::Backend;
+use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, FsResult};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the lease is renewed. It lasts several times as long.
+const RENEWAL: Duration = Duration::from_secs(20);
+/// How long the end of a mount waits for the end of its lease, which ends by itself otherwise.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Keeps the lease of a mount. Dropping it ends the lease.
+pub struct Keeper {
+    files: Arc<OpenFiles>,
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Keeper {
+    /// Begins a lease, and starts keeping it for what is open in `files`.
+    pub fn start(backend: &Arc<dyn Backend>, files: &Arc<OpenFiles>) -> Self {
+        let (end, ended) = mpsc::channel();
+        // Before anything is held on it: with it ends what an earlier life of this client held.
+        let life = crate::session::random();
+        renew(backend.as_ref(), life);
+        let (backend, files_there) = (Arc::downgrade(backend), files.clone());
+        // Without the thread the group keeps nothing for this mount; files can be used all the same.
+        let started = thread::Builder::new().name("bfs-lease".into()).spawn(move || {
+            keep(&backend, &files_there, life);
+            drop(end);
+        });
+        if let Err(error) = started {
+            tracing::warn!("files that others remove while they are open here are lost: {error}");
+        }
+        Self { files: files.clone(), ended: Mutex::new(ended) }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.files.end();
+        // Nothing is ever sent: the end of the thread ends the wait.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(END_LIMIT);
+    }
+}
+
+fn ask(backend: &dyn Backend, op: FsOp) -> FsResult {
+    let (sender, receiver) = mpsc::channel();
+    // Leases ask for no permission.
+    let caller = Caller { uid: 0, gid: 0, groups: Vec::new() };
+    backend.call(FsRequest { caller, op }, Box::new(move |result| drop(sender.send(result))));
+    receiver.recv().unwrap_or(Err(bfs_fs::op::FsError::Io))
+}
+
+/// Says whether the lease is a new one.
+fn renew(backend: &dyn Backend, life: u64) -> bool {
+    match ask(backend, FsOp::Renew { life }) {
+        Ok(FsReply::Lease { is_new, .. }) => is_new,
+        Ok(_) => false,
+        Err(error) => {
+            tracing::debug!("the lease is not renewed: {error}");
+            false
+        }
+    }
+}
+
+/// One thing after the other, so that what is let go was held before.
+fn keep(backend: &Weak<dyn Backend>, files: &OpenFiles, life: u64) {
+    let mut renewed = Instant::now();
+    loop {
+        let Some(backend) = backend.upgrade() else { return };
+        if renewed.elapsed() >= RENEWAL {
+            if renew(backend.as_ref(), life) {
+                tracing::warn!("the lease of this mount had ended: its locks are lost");
+                files.lost();
+            }
+            renewed = Instant::now();
+        }
+        let result = match files.next_chore(SETTLED / 2) {
+            None => continue,
+            Some(Chore::Hold(inodes)) => ask(backend.as_ref(), FsOp::Hold { inodes }),
+            Some(Chore::LetGo(inodes)) => ask(backend.as_ref(), FsOp::LetGo { inodes }),
+            Some(Chore::End) => {
+                let _ = ask(backend.as_ref(), FsOp::EndLease);
+                return;
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!("the group does not know what is open here: {error}");
+        }
+    }
+}
