@@ -1,0 +1,77 @@
+//! Where suites run: a group of four replicas on this machine, and a mount of it.
+
+use super::Common;
+use anyhow::{Context, Result, anyhow, bail};
+use bfs_client::failure::Failure;
+use bfs_client::local_group::{LocalGroup, Plan};
+use nix::unistd::{Group, User, geteuid};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use workloads::stop::Stop;
+
+/// The two consistencies of a mount, as mount options.
+pub const CONSISTENCIES: [&str; 2] = ["close-to-open", "strict"];
+
+/// A mounted group. Dropping it takes everything away.
+pub struct Bed {
+    // Before the group goes, nothing may be on its way to the mount.
+    group: LocalGroup,
+    pub mount: PathBuf,
+}
+
+fn cannot(failure: Failure) -> anyhow::Error {
+    anyhow!("{failure}")
+}
+
+impl Bed {
+    /// A fresh group, mounted with `options`, of which one backup has been killed if `common` says so.
+    ///
+    /// Errors: this is not root, or what the group's programs say.
+    pub fn new(common: &Common, stop: &Stop, options: &str) -> Result<Self> {
+        if !geteuid().is_root() {
+            bail!("only root can test what other users may do: run it as root, with /dev/fuse");
+        }
+        let plan = Plan::new(4, 1, stop).map_err(cannot)?;
+        let mut group = LocalGroup::start(&plan).map_err(cannot)?;
+        let mount = group.dir().join("mnt");
+        group.mount(&mount, options).map_err(cannot)?;
+        if common.without_spare {
+            group.kill(3).map_err(cannot)?;
+        }
+        Ok(Self { group, mount })
+    }
+
+    /// Runs `command`, whose output is collected; if somebody asks to stop, what it waits for in the mount fails.
+    pub fn output(&mut self, command: &mut Command) -> Result<std::process::Output> {
+        let program = command.get_program().to_owned();
+        let output = self.group.supervise(|| command.output(), |_| {});
+        output.with_context(|| format!("cannot run {}", Path::new(&program).display()))
+    }
+
+    /// Unmounts and ends the group.
+    ///
+    /// Errors: somebody still uses the mount.
+    pub fn end(mut self) -> Result<()> {
+        self.group.unmount(&self.mount.clone()).map_err(cannot)
+    }
+}
+
+/// Makes sure that there are a user and a group called `name`, without a password and a home.
+pub fn need_user(name: &str, why: &str) -> Result<()> {
+    let run = |program: &str, arguments: &[&str]| -> Result<()> {
+        eprintln!("suites: {program} {}: {why}", arguments.join(" "));
+        let status = Command::new(program).args(arguments).status();
+        match status.with_context(|| format!("cannot run {program}"))? {
+            status if status.success() => Ok(()),
+            status => bail!("{program} {}: {status}", arguments.join(" ")),
+        }
+    };
+    if Group::from_name(name)?.is_none() {
+        run("groupadd", &["--system", name])?;
+    }
+    if User::from_name(name)?.is_none() {
+        let shell = "/usr/sbin/nologin";
+        run("useradd", &["--system", "--no-create-home", "--gid", name, "--shell", shell, name])?;
+    }
+    Ok(())
+}

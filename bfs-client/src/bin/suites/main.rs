@@ -1,0 +1,60 @@
+//! `suites`: what good file systems are held to, on a mount of a real group of four replicas.
+
+mod bed;
+mod pjdfstest;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Test suites of others on a mount of a group of four replicas
+#[derive(Parser)]
+#[command(name = "suites", version)]
+struct Arguments {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// POSIX conformance, case by case
+    Pjdfstest(pjdfstest::Arguments),
+}
+
+/// What every suite can be told.
+#[derive(Args, Clone)]
+struct Common {
+    /// The suite's own program
+    #[arg(long, value_name = "FILE")]
+    tool: PathBuf,
+    /// Kill one backup before the suite starts, so that every answer needs all the others
+    #[arg(long)]
+    without_spare: bool,
+    /// Write the figures to this file as JSON
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = match &Arguments::parse().suite {
+        Suite::Pjdfstest(arguments) => pjdfstest::run(arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("suites: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes `figures` where `common` asks for them.
+fn write_json(common: &Common, figures: &impl Serialize) -> Result<()> {
+    let Some(path) = &common.json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
