@@ -1,7 +1,7 @@
 //! The FUSE front: one kernel request is one `FsOp`, and the answer goes back from whichever thread brings it.
 //!
 //! It translates and never decides. Nothing is queued here: the mount library's thread hands the request to the
-//! [`Backend`] and takes the next one. What is not implemented below (byte-range locks, poll, ioctl) answers ENOSYS by the
+//! [`Backend`] and takes the next one. What is not implemented below (poll, ioctl) answers ENOSYS by the
 //! library's default, after which the kernel stops asking and emulates or refuses it.
 
 mod bare;
@@ -9,6 +9,7 @@ mod callers;
 mod convert;
 mod extent;
 mod lease;
+mod lock;
 mod open_files;
 mod page;
 mod xattr;
@@ -26,10 +27,11 @@ use convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use lease::Keeper;
+use lock::{Locks, Wanted};
 use open_files::OpenFiles;
 use page::PageBudget;
 use std::ffi::OsStr;
@@ -48,6 +50,9 @@ pub struct Front {
     callers: Callers,
     files: Arc<OpenFiles>,
     bare: Arc<Bare>,
+    locks: Arc<Locks>,
+    /// Whether locks are the group's, or stay in this kernel.
+    locks_are_shared: bool,
     /// How long the kernel may trust names and attributes.
     ttl: Duration,
     strict: bool,
@@ -74,6 +79,8 @@ impl Front {
             callers: Callers::default(),
             files,
             bare: Arc::new(Bare::new(options.ttl())),
+            locks: Arc::default(),
+            locks_are_shared: options.locks,
             ttl: options.ttl(),
             strict: options.consistency == Consistency::Strict,
             open_flags: FopenFlags::empty(),
@@ -188,6 +195,7 @@ fn misfit(reply: &FsReply) -> Errno {
         FsReply::Allocated { .. } => "an allocation",
         FsReply::Kept(_) | FsReply::Held { .. } => "what is held open",
         FsReply::Lease { .. } => "a lease",
+        FsReply::Waiting | FsReply::Refused | FsReply::Conflict(_) => "what became of a lock",
         FsReply::Value(_) => "an extended attribute",
         FsReply::Names(_) => "names of extended attributes",
         FsReply::StatFs(_) => "file system statistics",
@@ -221,6 +229,13 @@ impl Filesystem for Front {
         for capability in wanted {
             // What an older kernel lacks only makes it slower.
             let _ = config.add_capabilities(capability);
+        }
+        if self.locks_are_shared {
+            let locks = InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS;
+            self.locks_are_shared = config.add_capabilities(locks).is_ok();
+            if !self.locks_are_shared {
+                tracing::warn!("this kernel keeps locks to itself: they hold on this machine only");
+            }
         }
         // The kernel drops a file's pages when it learns of another size or modification time.
         let revalidates = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA).is_ok();
@@ -448,23 +463,66 @@ impl Filesystem for Front {
         self.call_opened(request, handle, op, move |result| extent::written(result, reply));
     }
 
-    /// Nothing is buffered, so close(2) has nothing to wait for; ENOSYS means success here and tells the kernel not to ask again.
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    /// Nothing is buffered, so close(2) has nothing to wait for but locks; without them ENOSYS means success and tells the
+    /// kernel not to ask again.
+    fn flush(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        match self.locks_are_shared {
+            true => self.unlock_on_close(request, inode, owner, reply),
+            false => reply.error(Errno::ENOSYS),
+        }
     }
 
     fn release(
         &self,
-        _: &Request,
-        _: INodeNo,
+        request: &Request,
+        inode: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.files.release(handle);
+        let is_last = self.files.release(handle);
+        self.unlock_on_release(request, Inode(inode.0), owner, is_last);
         reply.ok();
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        self.get_lock(request, inode, &Wanted { owner, start, end, kind, pid }, reply);
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.set_lock(request, inode, &Wanted { owner, start, end, kind, pid }, wait, reply);
     }
 
     fn fsync(

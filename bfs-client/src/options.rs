@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub dev: bool,
     /// Allow programs to run.
     pub exec: bool,
+    /// Whether locks hold for the whole group, or on this machine only.
+    pub locks: bool,
 }
 
 /// How long attributes and names are cached unless `actimeo=` says otherwise.
@@ -71,6 +73,10 @@ const KNOWN: &[(&str, &str)] = &[
     ),
     ("suid | nosuid, dev | nodev", "honour set-id bits and devices, or not (default)"),
     ("exec | noexec", "allow programs to run (default), or not"),
+    (
+        "lock | nolock",
+        "locks hold for the whole group (default), or on this machine only: closing files is then faster",
+    ),
     ("default_permissions", "accepted; it is always on"),
 ];
 
@@ -125,6 +131,7 @@ impl Default for MountOptions {
             suid: false,
             dev: false,
             exec: true,
+            locks: true,
         }
     }
 }
@@ -184,7 +191,8 @@ impl MountOptions {
             Patience::Soft(limit) => format!("soft: I/O error after {} s", limit.as_secs_f64()),
         };
         let access = if self.read_only { "read-only" } else { "read-write" };
-        format!("{access} · {consistency} · {patience} · file locks hold on this machine only")
+        let locks = if self.locks { "group-wide" } else { "this machine only" };
+        format!("{access} · {consistency} · {patience} · locks: {locks}")
     }
 }
 
@@ -222,6 +230,8 @@ impl Draft {
             "nodev" => o.dev = false,
             "exec" => o.exec = true,
             "noexec" => o.exec = false,
+            "lock" => o.locks = true,
+            "nolock" => o.locks = false,
             _ if ignored(option) => {}
             _ => self.take_value(option)?,
         }
@@ -317,6 +327,7 @@ mod tests {
         assert!(parse("nosuid,suid").suid);
         assert!(!parse("dev,nodev").dev);
         assert!(!parse("exec,noexec").exec);
+        assert!(parse("nolock,lock").locks && !parse("lock,nolock").locks);
         assert_eq!(parse("strict,close-to-open"), MountOptions::default());
         assert_eq!(parse("allow_other,noallow_other").allow_other, Some(false));
         assert!(MountOptions::parse(["rw", "ro"]).unwrap().read_only);

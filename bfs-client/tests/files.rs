@@ -375,6 +375,98 @@ fn extended_attributes_are_kept_and_lists_of_rights_refused() {
     }
 }
 
+const LOCKS: &str = r#"
+import errno, fcntl, os, signal, subprocess, sys, time
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock, lockf
+def fails(number, call, *args):
+    try: call(*args)
+    except OSError as e: assert e.errno == number, e
+    else: raise AssertionError(args)
+def child(body):
+    "Runs in another process, and says with its first line that it has begun."
+    head = "import errno, fcntl, os, signal, sys, time\nfrom fcntl import *\nf = open('f', 'r+b')\nprint(flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", head + body], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    return process
+def said(process):
+    out = process.stdout.read().strip()
+    process.wait()
+    return out
+def ends(process, text="", code=0):
+    out = said(process)
+    assert (out, process.returncode) == (text, code), (out, process.returncode)
+signal.alarm(60)
+open("f", "wb").write(b"x" * 100)
+a, b = open("f", "r+b"), open("f", "r+b")
+# flock: between open files, also of one process, and not seen by record locks.
+flock(a, LOCK_EX)
+fails(errno.EAGAIN, flock, b, LOCK_EX | LOCK_NB)
+lockf(b, LOCK_EX | LOCK_NB)
+lockf(b, LOCK_UN)
+flock(a, LOCK_SH)
+flock(b, LOCK_SH | LOCK_NB)
+fails(errno.EAGAIN, flock, b, LOCK_EX | LOCK_NB)
+a.close()
+flock(b, LOCK_EX | LOCK_NB)
+flock(b, LOCK_UN)
+# Record locks: between processes, by ranges.
+lockf(b, LOCK_EX, 10, 0)
+ends(child("try: lockf(f, LOCK_EX | LOCK_NB, 5, 9)\nexcept OSError as e: print(errno.errorcode[e.errno])"), "EAGAIN")
+ends(child("lockf(f, LOCK_EX | LOCK_NB, 5, 10); print('got')"), "got")
+import struct
+ends(child("import struct; l = fcntl(f, F_GETLK, struct.pack('hhqqi', F_WRLCK, 0, 0, 0, 0)); print(struct.unpack('hhqqi', l))"),
+     str((fcntl.F_WRLCK, 0, 0, 10, os.getpid())))
+# Who waits gets it when it is free, and soon.
+waiter = child("lockf(f, LOCK_EX, 1, 0); print(time.time())")
+time.sleep(0.5)
+assert waiter.poll() is None
+free = time.time()
+lockf(b, LOCK_UN, 10, 0)
+out = said(waiter)
+assert float(out) - free < 0.5, float(out) - free
+# Who waits in vain can be interrupted and killed.
+flock(b, LOCK_EX)
+alarmed = child("def h(*_): raise KeyboardInterrupt\nsignal.signal(signal.SIGALRM, h); signal.alarm(1)\ntry: flock(f, LOCK_EX)\nexcept KeyboardInterrupt: print('interrupted')")
+killed = child("flock(f, LOCK_EX)")
+time.sleep(0.3)
+killed.kill()
+ends(alarmed, "interrupted")
+ends(killed, "", -signal.SIGKILL)
+flock(b, LOCK_UN)
+ends(child("flock(f, LOCK_EX | LOCK_NB); print('nobody waits any more')"), "nobody waits any more")
+# Closing any descriptor of a file gives up the process's record locks on it.
+lockf(b, LOCK_EX)
+open("f", "rb").close()
+ends(child("lockf(f, LOCK_EX | LOCK_NB); print('closed')"), "closed")
+# A process that dies gives up what it has.
+holder = child("lockf(f, LOCK_EX); flock(f, LOCK_EX); print(flush=True); time.sleep(60)")
+holder.stdout.readline()
+fails(errno.EAGAIN, flock, b, LOCK_EX | LOCK_NB)
+holder.kill(); holder.wait()
+flock(b, LOCK_EX | LOCK_NB); lockf(b, LOCK_EX | LOCK_NB)
+# A circle of waits is refused to one of them.
+lockf(b, LOCK_UN); lockf(b, LOCK_EX, 1, 0)
+other = child("lockf(f, LOCK_EX, 1, 1); print(flush=True); lockf(f, LOCK_EX, 1, 0); print('then')")
+other.stdout.readline()
+time.sleep(0.3)
+fails(errno.EDEADLK, lockf, b, LOCK_EX, 1, 1)
+lockf(b, LOCK_UN)
+ends(other, "then")
+"#;
+
+#[test]
+fn locks_hold_between_processes_and_end_with_them() {
+    if !has("python3") {
+        return;
+    }
+    for options in ["", "strict"] {
+        let Some(m) = Mounted::new(options) else { return };
+        let program = m.0.beside("locks.py");
+        fs::write(&program, LOCKS).unwrap();
+        sh(m.dir(), &format!("python3 '{}'", program.display()));
+    }
+}
+
 /// A shell script as another user, in `dir`; whether it succeeds.
 fn as_user(dir: &Path, groups: &str, script: &str) -> bool {
     let mut command = Command::new("setpriv");

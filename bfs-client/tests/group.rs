@@ -2,9 +2,12 @@
 
 use bfs_client::local_group::LocalGroup;
 use bfs_client::{mount_state, mount_table};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Without the right to mount there is nothing to test here.
@@ -196,6 +199,94 @@ fn an_open_file_without_a_name_outlives_its_primary_and_goes_with_its_client() {
         assert!(Instant::now() < deadline, "{} inodes", inodes(&point));
         fs::write(point.join("g"), "an operation that clears away").unwrap();
         fs::remove_file(point.join("g")).unwrap();
+    }
+    group.unmount(&point).unwrap();
+}
+
+/// Another client of the group, mounted beside the first one.
+struct SecondMount(PathBuf);
+
+impl SecondMount {
+    fn new(group: &LocalGroup, options: &str) -> Self {
+        let point = group.dir().join("second");
+        fs::create_dir_all(&point).unwrap();
+        let mut mount = Command::new(&group.programs().bfs);
+        mount.arg("mount").arg(group.group_file()).arg(&point).arg("--key");
+        mount.arg(group.operator_key()).arg("--log-file").arg(group.dir().join("second.log"));
+        mount.args(["-o", options]);
+        let output = mount.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self(point)
+    }
+
+    fn kill(&self) {
+        let entry = mount_table::bfs_at(&self.0).unwrap();
+        let server = mount_state::find(&entry.dir, entry.id).unwrap();
+        server.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+}
+
+impl Drop for SecondMount {
+    fn drop(&mut self) {
+        // It ends its own process; after a kill only the mount is left.
+        while mount_table::bfs_at(&self.0).is_ok() {
+            if mount_table::detach(&self.0, mount_table::Detach::Lazy).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn two_clients_of_a_group_share_locks_and_open_files() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    let second = SecondMount::new(&group, "");
+    let open = |folder: &PathBuf| {
+        fs::File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.join("f"))
+    };
+    let try_lock = |file| Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    let (mine, theirs) = (open(&point).unwrap(), open(&second.0).unwrap());
+    let mine = try_lock(mine).unwrap();
+    let (theirs, error) = try_lock(theirs).unwrap_err();
+    assert_eq!(error, Errno::EAGAIN);
+    let waiter = std::thread::spawn(move || Flock::lock(theirs, FlockArg::LockExclusive).unwrap());
+    std::thread::sleep(Duration::from_millis(1300));
+    assert!(!waiter.is_finished());
+    let start = Instant::now();
+    let mine = mine.unlock().unwrap();
+    let theirs = waiter.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    drop(try_lock(mine).unwrap_err());
+    // The other one has had it open for a while, so removing it here leaves it alive there.
+    let mut theirs = theirs.unlock().unwrap();
+    theirs.write_all(b"alive").unwrap();
+    fs::remove_file(point.join("f")).unwrap();
+    theirs.rewind().unwrap();
+    let mut text = String::new();
+    theirs.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "alive");
+    drop(theirs);
+    // A client that dies keeps its lock until it is back, or its lease ends.
+    let theirs = try_lock(open(&second.0).unwrap()).unwrap();
+    second.kill();
+    // Nobody is there to unlock it.
+    std::mem::forget(theirs);
+    drop(second);
+    drop(try_lock(open(&point).unwrap()).unwrap_err());
+    let _again = SecondMount::new(&group, "");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while try_lock(open(&point).unwrap()).is_err() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
     }
     group.unmount(&point).unwrap();
 }

@@ -22,6 +22,9 @@ pub const XATTR_COST: u64 = 320;
 /// What a client has in an inode: at most what an entry takes, which pays for it when the last name goes. Units: bytes.
 pub const STAKE_COST: u64 = 300;
 
+/// A lock, or the wait for one. Units: bytes.
+pub const LOCK_COST: u64 = 64;
+
 /// What an extended attribute costs.
 pub fn xattr(name: &[u8], value: usize) -> u64 {
     XATTR_COST + name.len() as u64 + value as u64

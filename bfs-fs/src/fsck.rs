@@ -53,6 +53,7 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     survey.check_xattrs();
     survey.check_leases();
     survey.check_stakes();
+    survey.check_locks();
     survey.check_dues();
     survey.check_values();
     survey.check_totals();
@@ -269,7 +270,7 @@ impl<'a> Survey<'a> {
             + self.entries.values().map(|entry| cost::entry(&entry.name)).sum::<u64>()
             + cost::data(self.chunks.len() as u64, pages)
             + self.xattr_bytes()
-            + self.holdings.stakes.len() as u64 * cost::STAKE_COST;
+            + self.held_bytes();
         let inodes = self.inodes.len() as u64;
         let right = self.totals.is_some_and(|t| t.inodes == inodes && t.bytes == bytes);
         let totals = self.totals;

@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod cost;
 pub mod fsck;
+pub mod locks;
 mod name;
 pub mod object;
 pub mod op;
@@ -79,7 +80,7 @@ impl FileSystem {
     /// Executes `request`. An error leaves the state as it was, to the last version number, but for what earlier operations
     /// had left to clear away.
     pub fn apply(&self, ctx: &Context, state: &mut State, request: &FsRequest) -> FsResult {
-        if let Some(result) = self.answer(state, request) {
+        if let Some(result) = self.answer(ctx.client.0, state, request) {
             return result;
         }
         let mut writer = Writer {
@@ -97,11 +98,11 @@ impl FileSystem {
     }
 
     /// Answers `request` if it changes nothing, also when that is because it cannot be right.
-    fn answer(&self, state: &State, request: &FsRequest) -> Option<FsResult> {
+    fn answer(&self, client: u32, state: &State, request: &FsRequest) -> Option<FsResult> {
         if request.caller.groups.len() > MAX_GROUPS {
             return Some(Err(FsError::Invalid));
         }
-        let reader = Reader { state, caller: &request.caller };
+        let reader = Reader { state, caller: &request.caller, client };
         match &request.op {
             FsOp::Null { result, .. } => Some(reader.null(*result)),
             FsOp::Lookup { parent, name } => Some(reader.lookup(*parent, name)),
@@ -114,6 +115,8 @@ impl FileSystem {
             FsOp::Seek { inode, offset, target } => Some(reader.seek(*inode, *offset, *target)),
             FsOp::GetXattr { inode, name } => Some(reader.get_xattr(*inode, name)),
             FsOp::ListXattrs { inode } => Some(reader.list_xattrs(*inode)),
+            FsOp::TestLock { inode, request } => Some(reader.test_lock(*inode, request)),
+            FsOp::LockStatus { inode, request } => Some(reader.lock_status(*inode, request)),
             FsOp::StatFs => Some(reader.stat_fs(self.config.memory_budget)),
             FsOp::Access { inode, mask } => Some(reader.access(*inode, *mask)),
             _ => None,
@@ -152,6 +155,9 @@ impl Writer<'_> {
             FsOp::LetGo { inodes } => self.let_go(inodes),
             FsOp::Renew { life } => self.renew(*life),
             FsOp::EndLease => self.end_own_lease(),
+            FsOp::Lock { inode, request, wait } => self.lock(*inode, request, *wait),
+            FsOp::Unlock { inode, request } => self.unlock(*inode, request),
+            FsOp::CancelLock { inode, request } => self.cancel_lock(*inode, request),
             // Being executed in order is all that a sync asks for.
             FsOp::Sync { inode } => self.reader().attributes(*inode),
             FsOp::Null { .. }
@@ -163,6 +169,8 @@ impl Writer<'_> {
             | FsOp::Seek { .. }
             | FsOp::GetXattr { .. }
             | FsOp::ListXattrs { .. }
+            | FsOp::TestLock { .. }
+            | FsOp::LockStatus { .. }
             | FsOp::StatFs
             | FsOp::Access { .. } => unreachable!("what changes nothing was answered before"),
         }
@@ -213,9 +221,9 @@ impl Service for FileSystem {
     }
 
     /// What [`Service::execute`] would answer. Bytes that are no request change nothing, so they are answered too.
-    fn query(&self, _: &Context, objects: &State, op: &[u8]) -> Result<Bytes, NotReadOnly> {
+    fn query(&self, ctx: &Context, objects: &State, op: &[u8]) -> Result<Bytes, NotReadOnly> {
         let result = match op::decode_request(op) {
-            Some(request) => self.answer(objects, &request).ok_or(NotReadOnly)?,
+            Some(request) => self.answer(ctx.client.0, objects, &request).ok_or(NotReadOnly)?,
             None => Err(FsError::Invalid),
         };
         Ok(op::encode_result(&result))

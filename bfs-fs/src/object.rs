@@ -12,7 +12,7 @@
 //! | the number of a client's lease | 0x86 | client | 0 |
 //! | [`Stake`] | 0x87 | inode | lease |
 //! | that there is such a stake | 0x88 | lease | inode |
-//! | locks | 0x89 | inode | 0 |
+//! | [`LockTable`] | 0x89 | inode | 0 |
 //! | [`Due`] | 0x8a | 0 or 1 | lease or inode |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
@@ -22,6 +22,7 @@ mod lease;
 pub use lease::{Due, Lease, Stake};
 pub(crate) use lease::{client_id, due_id, lease_id, locks_id, stake_id, stake_of_id};
 
+use crate::locks::LockTable;
 use crate::op::{Attributes, Inode, Kind, Timestamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -69,6 +70,7 @@ pub enum Object {
     ClientLease(u64),
     Stake(Stake),
     StakeOf,
+    Locks(Box<LockTable>),
     Due,
 }
 
@@ -355,6 +357,8 @@ pub(crate) fn data_id(file: Inode, index: u64) -> ObjectId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::locks::Lock;
+    use crate::op::{LockClass, LockKind, LockRequest};
     use alloc::vec::Vec;
 
     fn samples() -> Vec<Object> {
@@ -374,6 +378,16 @@ mod tests {
                 body,
             }))
         };
+        let request = LockRequest {
+            owner: u64::MAX,
+            pid: 3,
+            class: LockClass::Flock,
+            kind: LockKind::Exclusive,
+            start: 0,
+            end: u64::MAX,
+        };
+        let lock = Lock::new(2, &request);
+        let locks = LockTable { held: Vec::from([lock]), waiting: Vec::from([lock, lock]) };
         let mut chunk = Chunk::default();
         chunk.write(4090, &[1; 20]);
         chunk.write(7 * PAGE, &[2; PAGE]);
@@ -403,6 +417,7 @@ mod tests {
             Object::ClientLease(9),
             Object::Stake(Stake { open: true, locks: 1 }),
             Object::StakeOf,
+            Object::Locks(Box::new(locks)),
             Object::Due,
         ])
     }

@@ -263,6 +263,32 @@ pub enum FsOp {
     },
     /// Ends the lease of the sender's client, with all that is held on it.
     EndLease,
+    /// Sets a lock, for the whole group: answers `Done`, `Waiting` if `wait` and another lock is in the way, or `Refused`.
+    Lock {
+        inode: Inode,
+        request: LockRequest,
+        wait: bool,
+    },
+    /// Gives up what the owner has in the range; the kind says nothing.
+    Unlock {
+        inode: Inode,
+        request: LockRequest,
+    },
+    /// Does not wait any more for exactly this lock: NotFound if it has been granted.
+    CancelLock {
+        inode: Inode,
+        request: LockRequest,
+    },
+    /// Which lock is in the way. [fcntl(2): F_GETLK]
+    TestLock {
+        inode: Inode,
+        request: LockRequest,
+    },
+    /// Whether exactly this lock is still waited for.
+    LockStatus {
+        inode: Inode,
+        request: LockRequest,
+    },
     StatFs,
     /// Answers once every operation ordered before it is executed. The state is in memory at 2f+1 replicas.
     Sync {
@@ -284,6 +310,46 @@ pub enum Keep {
     These(Vec<Inode>),
     /// More than that: it sorts out itself what it did not need.
     Whatever,
+}
+
+/// Locks of the two classes do not see each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum LockClass {
+    /// Of a process, on a range of bytes. [fcntl(2)]
+    Record,
+    /// Of an open file, on all of it. [flock(2)]
+    Flock,
+}
+
+/// Who else may lock the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum LockKind {
+    Shared,
+    Exclusive,
+}
+
+/// A lock that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LockRequest {
+    /// Whose lock it is, as the client numbers processes and open files.
+    pub owner: u64,
+    /// The process, for whoever asks which lock is in the way.
+    pub pid: u32,
+    pub class: LockClass,
+    pub kind: LockKind,
+    pub start: u64,
+    /// The last byte: i64::MAX means the end of the file, however far it moves. Not below `start`.
+    pub end: u64,
+}
+
+/// A lock that is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LockInfo {
+    pub kind: LockKind,
+    pub start: u64,
+    pub end: u64,
+    /// The process if it is one of the same client, else 0.
+    pub pid: u32,
 }
 
 /// What happens to an existing target. [renameat2(2)]
@@ -368,6 +434,12 @@ pub enum FsReply {
         number: u64,
         is_new: bool,
     },
+    /// The lock is not set yet: there is a ticket for it.
+    Waiting,
+    /// The lock is not set, and the owner has lost the one that it had. [flock(2): converting a lock]
+    Refused,
+    /// The lock that is in the way of another, if there is one.
+    Conflict(Option<LockInfo>),
     /// The value of an extended attribute.
     Value(bytes::Bytes),
     /// The names of the extended attributes that the caller may know of, ascending by their hash.
@@ -440,6 +512,12 @@ pub enum FsError {
     OutOfRange,
     /// EMFILE: a client holds more files open than the group keeps for it.
     TooManyOpen,
+    /// EAGAIN: another lock is in the way.
+    WouldBlock,
+    /// EDEADLK
+    Deadlock,
+    /// ENOLCK
+    NoLocks,
     /// E2BIG: the value of an extended attribute.
     TooBig,
 }
@@ -468,6 +546,9 @@ impl fmt::Display for FsError {
             FsError::NoSuchAddress => "no such device or address",
             FsError::OutOfRange => "numerical result out of range",
             FsError::TooManyOpen => "too many open files",
+            FsError::WouldBlock => "resource temporarily unavailable",
+            FsError::Deadlock => "resource deadlock avoided",
+            FsError::NoLocks => "no locks available",
             FsError::TooBig => "argument list too long",
         })
     }
@@ -521,6 +602,8 @@ impl FsOp {
                 | Seek { .. }
                 | GetXattr { .. }
                 | ListXattrs { .. }
+                | TestLock { .. }
+                | LockStatus { .. }
                 | StatFs
                 | Access { .. }
         )

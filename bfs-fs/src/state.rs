@@ -15,6 +15,8 @@ pub type State = Objects<Object>;
 pub(crate) struct Reader<'a> {
     pub state: &'a State,
     pub caller: &'a Caller,
+    /// Which client asks.
+    pub client: u32,
 }
 
 /// What an operation that changes something works with.
@@ -124,7 +126,7 @@ impl<'a> Reader<'a> {
 impl Writer<'_> {
     /// The state as it is now.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { state: self.state, caller: self.caller }
+        Reader { state: self.state, caller: self.caller, client: self.client }
     }
 
     /// Errors: `NoSpace` if `bytes` more would exceed the memory budget. Nothing more always fits.

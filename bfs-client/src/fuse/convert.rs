@@ -31,6 +31,9 @@ pub fn errno(error: FsError) -> Errno {
         FsError::NoSuchAddress => Errno::ENXIO,
         FsError::OutOfRange => Errno::ERANGE,
         FsError::TooManyOpen => Errno::EMFILE,
+        FsError::WouldBlock => Errno::EAGAIN,
+        FsError::Deadlock => Errno::EDEADLK,
+        FsError::NoLocks => Errno::ENOLCK,
         FsError::TooBig => Errno::E2BIG,
     }
 }
@@ -163,6 +166,9 @@ mod tests {
             (FsError::NoSuchAddress, libc::ENXIO),
             (FsError::OutOfRange, libc::ERANGE),
             (FsError::TooManyOpen, libc::EMFILE),
+            (FsError::WouldBlock, libc::EAGAIN),
+            (FsError::Deadlock, libc::EDEADLK),
+            (FsError::NoLocks, libc::ENOLCK),
             (FsError::TooBig, libc::E2BIG),
         ];
         for (error, number) in expected {

@@ -76,20 +76,22 @@ impl OpenFiles {
         self.lock().handles.get(&handle.0).map(|handle| handle.caller.clone())
     }
 
-    /// Forgets `handle`.
-    pub fn release(&self, handle: FileHandle) {
+    /// Forgets `handle`; says whether it was the last one of its inode.
+    pub fn release(&self, handle: FileHandle) -> bool {
         let mut state = self.lock();
-        let Some(Handle { inode, .. }) = state.handles.remove(&handle.0) else { return };
-        let Some(open) = state.inodes.get_mut(&inode) else { return };
+        let Some(Handle { inode, .. }) = state.handles.remove(&handle.0) else { return false };
+        let Some(open) = state.inodes.get_mut(&inode) else { return false };
         open.count -= 1;
-        if open.count == 0 {
-            let held = open.held;
-            state.inodes.remove(&inode);
-            if held {
-                state.let_go.push(inode);
-                self.news.notify_all();
-            }
+        if open.count > 0 {
+            return false;
         }
+        let held = open.held;
+        state.inodes.remove(&inode);
+        if held {
+            state.let_go.push(inode);
+            self.news.notify_all();
+        }
+        true
     }
 
     /// Whether the group holds `inode` for this mount already.
@@ -129,6 +131,7 @@ impl OpenFiles {
     /// Waits for something to tell the group, at most until `limit`.
     pub fn next_chore(&self, limit: Duration) -> Option<Chore> {
         let state = self.lock();
+        let limit = state.unsettled().map_or(limit, |left| left.min(limit));
         let idle = |state: &mut State| !state.ended && state.let_go.is_empty();
         let waited = self.news.wait_timeout_while(state, limit, idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -148,6 +151,12 @@ impl OpenFiles {
 }
 
 impl State {
+    /// How long until the next file has settled.
+    fn unsettled(&self) -> Option<Duration> {
+        let first = self.inodes.values().filter(|open| !open.held).map(|open| open.since).min();
+        first.map(|since| SETTLED.saturating_sub(since.elapsed()))
+    }
+
     fn next_chore(&mut self, now: Instant) -> Option<Chore> {
         if self.ended {
             return Some(Chore::End);

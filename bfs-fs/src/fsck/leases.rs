@@ -1,6 +1,8 @@
 //! What must hold of leases, of what is held on them, and of what is still to be cleared away.
 
 use super::Survey;
+use crate::cost;
+use crate::locks::LockTable;
 use crate::object::{Due, Lease, Object, Stake};
 use crate::op::Inode;
 use crate::ops::MAX_STAKES;
@@ -19,12 +21,13 @@ pub(super) struct Holdings {
     /// By lease and inode.
     stakes_of: BTreeSet<(u64, Inode)>,
     pub dues: BTreeSet<Due>,
+    locks: BTreeMap<Inode, LockTable>,
 }
 
 impl Holdings {
     /// Takes note of an object that is none of the files; says whether it belongs where it is.
     pub fn take(&mut self, id: ObjectId, object: &Object) -> bool {
-        use crate::object::{CLIENT, DUE, LEASE, STAKE, STAKE_OF};
+        use crate::object::{CLIENT, DUE, LEASE, LOCKS, STAKE, STAKE_OF};
         let (major, minor) = (id.major(), id.minor());
         match (id.kind(), object) {
             (LEASE, Object::Lease(lease)) if minor == 0 => {
@@ -37,6 +40,9 @@ impl Holdings {
                 self.stakes.insert((Inode(major), minor), *stake).is_none()
             }
             (STAKE_OF, Object::StakeOf) => self.stakes_of.insert((major, Inode(minor))),
+            (LOCKS, Object::Locks(table)) if minor == 0 => {
+                self.locks.insert(Inode(major), (**table).clone()).is_none()
+            }
             (DUE, Object::Due) => Due::of(id).is_some_and(|due| self.dues.insert(due)),
             _ => false,
         }
@@ -86,6 +92,29 @@ impl Survey<'_> {
             let right = self.holdings.stakes.contains_key(&(inode, lease));
             self.expect(right, || format!("lease {lease} has no stake in inode {}", inode.0));
         }
+    }
+
+    /// Every lock is counted in the stake of its lease. A stake without locks that says so has none.
+    pub(super) fn check_locks(&mut self) {
+        let mut counted: BTreeMap<(Inode, u64), u32> = BTreeMap::new();
+        for (inode, table) in self.holdings.locks.clone() {
+            let fault = table.fault();
+            self.expect(fault.is_none(), || {
+                format!("inode {} has {}", inode.0, fault.unwrap_or_default())
+            });
+            let counts = table.counts().into_iter();
+            counted.extend(counts.map(|(lease, count)| ((inode, lease), count)));
+        }
+        let stakes = self.holdings.stakes.clone();
+        let stated = stakes.iter().map(|(at, stake)| (*at, stake.locks)).filter(|(_, n)| *n > 0);
+        let right = stated.collect::<BTreeMap<_, _>>() == counted;
+        self.expect(right, || format!("the locks are {counted:?}, the stakes {stakes:?}"));
+    }
+
+    /// What everything that is held costs.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let locks: usize = self.holdings.locks.values().map(LockTable::len).sum();
+        self.holdings.stakes.len() as u64 * cost::STAKE_COST + locks as u64 * cost::LOCK_COST
     }
 
     pub(super) fn check_dues(&mut self) {

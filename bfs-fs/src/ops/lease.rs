@@ -7,7 +7,7 @@
 
 use crate::cost;
 use crate::object::{
-    Due, Lease, Object, Stake, client_id, data_id, due_id, inode_id, lease_id, locks_id, stake_id,
+    Due, Lease, Object, Stake, client_id, data_id, due_id, inode_id, lease_id, stake_id,
     stake_of_id,
 };
 use crate::op::{FsError, FsReply, FsResult, Inode, Keep, MAX_HOLDS};
@@ -283,7 +283,7 @@ impl Writer<'_> {
         }
         let bytes = cost::inode(&record.body);
         self.remove_xattrs(number);
-        self.remove_locks(number);
+        self.drop_locks(number);
         if let Some(id) = inode_id(number) {
             self.state.remove(id);
         }
@@ -292,15 +292,6 @@ impl Writer<'_> {
         if !self.remove_data(number) {
             self.owe(Due::Data(number));
         }
-    }
-
-    /// Without an inode its locks mean nothing. They are all that those who do not hold it can have in it.
-    fn remove_locks(&mut self, number: Inode) {
-        let leases: Vec<u64> = self.reader().stakes(number).map(|(lease, _)| lease).collect();
-        for lease in leases {
-            self.change_stake(number, lease, |stake| *stake = Stake::default());
-        }
-        self.state.remove(locks_id(number));
     }
 
     /// Removes chunks of a file that is gone, as far as the allowance goes; says whether all are.
@@ -354,7 +345,8 @@ impl Writer<'_> {
             return true;
         };
         self.allowance -= 1;
-        self.change_stake(inode, number, |stake| *stake = Stake::default());
+        self.drop_locks_of(inode, number);
+        self.change_stake(inode, number, |stake| stake.open = false);
         self.discard_if_orphaned(inode);
         false
     }

@@ -6,6 +6,7 @@ mod data;
 mod directory;
 mod extent;
 mod lease;
+mod lock;
 mod lookup;
 mod remove;
 mod rename;

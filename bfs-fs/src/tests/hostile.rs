@@ -93,13 +93,19 @@ fn edge() -> impl Strategy<Value = u64> {
     ]
 }
 
+fn edge_lock(start: u64, end: u64, bits: u16) -> LockRequest {
+    let class = if bits & 1 == 0 { LockClass::Record } else { LockClass::Flock };
+    let kind = if bits & 2 == 0 { LockKind::Exclusive } else { LockKind::Shared };
+    LockRequest { owner: u64::from(bits >> 14), pid: 1, class, kind, start, end }
+}
+
 fn edge_op() -> impl Strategy<Value = FsOp> {
     let name = prop_oneof![
         Just(b"a".to_vec()),
         Just(b"..".to_vec()),
         prop::collection::vec(any::<u8>(), 0..300)
     ];
-    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..24u8);
+    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..28u8);
     numbers.prop_map(|(a, offset, count, mode, name, which)| {
         let (inode, parent) = (Inode(a), Inode(a));
         let small = count as u32;
@@ -137,6 +143,12 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
             19 => FsOp::Hold { inodes: alloc::vec![Inode(offset), inode, Inode(count)] },
             20 => FsOp::LetGo { inodes: alloc::vec![Inode(offset), inode, Inode(count)] },
             21 => FsOp::Unlink { parent, name, keep: Keep::Whatever },
+            23 => {
+                FsOp::Lock { inode, request: edge_lock(offset, count, mode), wait: mode & 4 == 0 }
+            }
+            24 => FsOp::Unlock { inode, request: edge_lock(offset, count, mode) },
+            25 => FsOp::CancelLock { inode, request: edge_lock(offset, count, mode) },
+            26 => FsOp::TestLock { inode, request: edge_lock(offset, count, mode) },
             22 => FsOp::Renew { life: offset },
             _ => FsOp::CopyRange {
                 from: inode,

@@ -9,7 +9,10 @@ mod hostile;
 mod leases;
 mod limits;
 mod listing;
+mod locks;
 mod model;
 mod names;
 mod random;
 mod xattrs;
+
+pub(crate) use fixture::Lcg;

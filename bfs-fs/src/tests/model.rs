@@ -397,7 +397,7 @@ impl Model {
         }
     }
 
-    /// What `op` answers; not asked for `ReadDirectory` and `StatFs`.
+    /// What `op` answers; not asked for `ReadDirectory`, `StatFs` and locks.
     pub fn run(&mut self, at: &Moment<'_>, op: &FsOp) -> FsResult {
         if !op.is_read_only() && core::mem::take(&mut self.ending) {
             self.held.clear();
@@ -555,6 +555,12 @@ impl Model {
                 if granted { Ok(FsReply::Done) } else { Err(AccessDenied) }
             }
             FsOp::Null { .. } | FsOp::ReadDirectory { .. } | FsOp::StatFs => Err(Io),
+            // The table of locks has a model of its own.
+            FsOp::Lock { .. }
+            | FsOp::Unlock { .. }
+            | FsOp::CancelLock { .. }
+            | FsOp::TestLock { .. }
+            | FsOp::LockStatus { .. } => Err(Io),
         }
     }
 
