@@ -41,10 +41,15 @@ impl Bed {
         Ok(Self { group, mount })
     }
 
-    /// Runs `command`, whose output is collected; if somebody asks to stop, what it waits for in the mount fails.
+    /// Runs `work`; if somebody asks to stop, what it waits for in the mount fails.
+    pub fn supervise<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
+        self.group.supervise(work, |_| {})
+    }
+
+    /// Runs `command`, whose output is collected, as [`Bed::supervise`] does.
     pub fn output(&mut self, command: &mut Command) -> Result<std::process::Output> {
         let program = command.get_program().to_owned();
-        let output = self.group.supervise(|| command.output(), |_| {});
+        let output = self.supervise(|| command.output());
         output.with_context(|| format!("cannot run {}", Path::new(&program).display()))
     }
 

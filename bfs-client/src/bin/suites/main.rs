@@ -1,6 +1,7 @@
 //! `suites`: what good file systems are held to, on a mount of a real group of four replicas.
 
 mod bed;
+mod fsx;
 mod pjdfstest;
 
 use anyhow::{Context, Result};
@@ -22,6 +23,8 @@ struct Arguments {
 enum Suite {
     /// POSIX conformance, case by case
     Pjdfstest(pjdfstest::Arguments),
+    /// Random operations on a file, compared with what they must give
+    Fsx(fsx::Arguments),
 }
 
 /// What every suite can be told.
@@ -41,6 +44,7 @@ struct Common {
 fn main() -> ExitCode {
     let result = match &Arguments::parse().suite {
         Suite::Pjdfstest(arguments) => pjdfstest::run(arguments),
+        Suite::Fsx(arguments) => fsx::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -72,7 +72,7 @@ fn run_on(arguments: &Arguments, stop: &Stop, consistency: &str) -> Result<Run> 
     // Its folder must be open to the other users of the suite, and so must the way to it.
     let group_folder = bed.mount.with_file_name("");
     fs::set_permissions(&group_folder, Permissions::from_mode(0o711))?;
-    let mut command = Command::new(&arguments.common.tool);
+    let mut command = Command::new(fs::canonicalize(&arguments.common.tool)?);
     command.arg("-c").arg(&configuration).arg("-p").arg(&place).args(&arguments.cases);
     command.current_dir("/");
     let start = Instant::now();
