@@ -1,7 +1,7 @@
 //! The command line of `bfs`.
 
 use crate::failure::{Exit, Outcome};
-use crate::{group, keys, mount, status, umount};
+use crate::{export, fsck, group, keys, mount, mount_helper, status, umount};
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -28,12 +28,15 @@ Set up:
   init          make this client's keys
   group create  describe a group: its replicas and who may use it
   group show    print what a group file says, and its id
+  export        say who may use what of a group's files
+  quota         say how much a user or a subtree may take
 
 Use:
   mount         mount a group on a directory
   umount        unmount it
 
 Watch and try:
+  fsck          hold what the group says about its files against itself
   status        the health of a group, asked of every replica
   demo          start four replicas here, work on real files, and kill one
 
@@ -52,6 +55,12 @@ enum Command {
     /// Create and read group files
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Say what the clients of a group may do with its files, or change it
+    Export(export::ExportArgs),
+    /// Say what a user or a subtree has taken and may take, or change it
+    Quota(export::QuotaArgs),
+    /// Read the whole tree, and say what is wrong with it
+    Fsck(fsck::FsckArgs),
     /// Mount a group on a directory; returns when files can be used
     Mount(mount::MountArgs),
     /// Unmount, and say who keeps the mount busy if it is
@@ -64,6 +73,10 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if mount_helper::is_called(std::env::args_os().next().as_deref()) {
+        start_log(None, "info");
+        return mount_helper::main(std::env::args_os().skip(1)).into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -72,7 +85,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
-    start_log(cli.log.as_deref(), &cli.command);
+    // A mount tells its story by default, other commands only what is wrong.
+    let default = if matches!(cli.command, Command::Mount(_)) { "info" } else { "warn" };
+    start_log(cli.log.as_deref(), default);
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -87,6 +102,9 @@ fn run(command: Command) -> Outcome<Exit> {
     match command {
         Command::Init(args) => keys::init(&args).map(fine),
         Command::Group(args) => group::run(&args).map(fine),
+        Command::Export(args) => export::run(&args).map(fine),
+        Command::Quota(args) => export::quota(&args).map(fine),
+        Command::Fsck(args) => fsck::run(&args),
         Command::Mount(args) => mount::run(&args).map(fine),
         Command::Umount(args) => umount::run(&args).map(fine),
         Command::Status(args) => status::run(&args),
@@ -94,9 +112,8 @@ fn run(command: Command) -> Outcome<Exit> {
     }
 }
 
-/// Logs go to standard error; a mount tells its story by default, other commands only what is wrong.
-fn start_log(filter: Option<&str>, command: &Command) {
-    let default = if matches!(command, Command::Mount(_)) { "info" } else { "warn" };
+/// Logs go to standard error.
+fn start_log(filter: Option<&str>, default: &str) {
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or(default));
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt()

@@ -196,6 +196,7 @@ fn misfit(reply: &FsReply) -> Errno {
         FsReply::Kept(_) | FsReply::Held { .. } => "what is held open",
         FsReply::Lease { .. } => "a lease",
         FsReply::Waiting | FsReply::Refused | FsReply::Conflict(_) => "what became of a lock",
+        FsReply::Export(_) | FsReply::Account(_) => "what clients may do",
         FsReply::Value(_) => "an extended attribute",
         FsReply::Names(_) => "names of extended attributes",
         FsReply::StatFs(_) => "file system statistics",

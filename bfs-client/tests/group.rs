@@ -237,12 +237,69 @@ impl Drop for SecondMount {
     }
 }
 
+/// A command of the client's, by the administrator's keys: no mount may use them meanwhile.
+fn administer(group: &LocalGroup, verb: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(&group.programs().bfs);
+    command.arg(verb).arg(group.group_file()).arg("--key").arg(group.key_dir()).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn exports_quotas_and_fsck() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let point = mounted(&mut group, "");
+    fs::create_dir(point.join("theirs")).unwrap();
+    fs::write(point.join("mine"), "private").unwrap();
+    group.unmount(&point).unwrap();
+    let first = administer(&group, "export", &["1"]);
+    assert!(first.contains("the whole tree · read-write · root is nobody · all uids"), "{first}");
+    let second = administer(&group, "export", &["1", "--subtree", "/theirs", "--no-root-squash"]);
+    assert!(second.contains("the subtree of inode 2 · read-write · root is root"), "{second}");
+    let limits = ["--subtree", "/theirs", "--bytes", "1M", "--inodes", "10"];
+    let quota = administer(&group, "quota", &limits);
+    assert_eq!(quota.trim(), "0 bytes, of 1048576 · 1 inodes, of 10");
+    {
+        let second = SecondMount::new(&group, "");
+        let root = &second.0;
+        assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+        fs::write(root.join("f"), [7; 4096]).unwrap();
+        let write = fs::write(root.join("large"), vec![7; 2 << 20]).unwrap_err();
+        assert_eq!(write.raw_os_error(), Some(libc::EDQUOT));
+        let all = nix::sys::statvfs::statvfs(root).unwrap();
+        assert_eq!((all.blocks() * all.fragment_size(), all.files()), (1 << 20, 10));
+        fs::remove_file(root.join("large")).unwrap();
+        for i in 0..8 {
+            fs::write(root.join(format!("f{i}")), "").unwrap();
+        }
+        let make = fs::create_dir(root.join("one more")).unwrap_err();
+        assert_eq!(make.raw_os_error(), Some(libc::EDQUOT));
+    }
+    administer(&group, "export", &["1", "--read-only"]);
+    {
+        let second = SecondMount::new(&group, "");
+        assert_eq!(fs::read(second.0.join("theirs/f")).unwrap(), [7; 4096]);
+        let write = fs::write(second.0.join("g"), "").unwrap_err();
+        assert_eq!(write.raw_os_error(), Some(libc::EROFS));
+    }
+    let found = administer(&group, "fsck", &["--data"]);
+    assert_eq!(
+        found.trim(),
+        "2 directories, 10 other files, 0 without a name, 4103 bytes read: 0 faults"
+    );
+}
+
 #[test]
 fn two_clients_of_a_group_share_locks_and_open_files() {
     if !can_mount() {
         return;
     }
     let mut group = LocalGroup::create(4, 1).unwrap();
+    administer(&group, "export", &["1", "--no-root-squash"]);
     let point = mounted(&mut group, "");
     let second = SecondMount::new(&group, "");
     let open = |folder: &PathBuf| {

@@ -3,7 +3,8 @@
 //! An empty file with a name of 18 bytes was measured at 680 bytes, a full page at 4,160 and a lone page at 4,360.
 //!
 //! They stand for one copy of the state. Kept versions (a checkpoint, a tentative batch) take more, but share with the
-//! newest all that did not change.
+//! newest all that did not change. The accounts of users and subtrees are not counted: there is at most one more of them than
+//! inodes.
 
 use crate::object::{Body, PAGE};
 

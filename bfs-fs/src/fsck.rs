@@ -1,5 +1,6 @@
 //! What must hold of the file system after every operation. (I-10)
 
+mod accounts;
 mod leases;
 
 use crate::cost;
@@ -31,6 +32,7 @@ struct Survey<'a> {
     xattrs: BTreeMap<(Inode, u64), &'a XattrRecord>,
     xattr_rests: BTreeMap<(Inode, u64), &'a [u8]>,
     holdings: leases::Holdings,
+    books: accounts::Books,
     faults: Vec<String>,
 }
 
@@ -39,7 +41,7 @@ struct Survey<'a> {
 /// Link counts are right; every inode has a name, or somebody who holds it open, and every name an inode; directories form one tree whose parent pointers
 /// agree with it; names are valid, unique and where their hash says; data belongs to a file and is zero behind its end;
 /// extended attributes belong to an inode and are where their hash says; what is held is held on a lease, and what no lease
-/// holds any more will be cleared away; the totals are the sums.
+/// holds any more will be cleared away; names do not leave their subtree; the accounts and the totals are the sums.
 ///
 /// Cost: O(state).
 ///
@@ -55,6 +57,9 @@ pub fn check(state: &State) -> Result<(), Vec<String>> {
     survey.check_stakes();
     survey.check_locks();
     survey.check_dues();
+    survey.check_exports();
+    survey.check_subtrees();
+    survey.check_accounts();
     survey.check_values();
     survey.check_totals();
     if survey.faults.is_empty() { Ok(()) } else { Err(survey.faults) }
@@ -84,7 +89,7 @@ impl<'a> Survey<'a> {
                 (XATTR, Object::XattrRest(rest)) if part % 2 == 1 => {
                     survey.xattr_rests.insert((owner, part), rest);
                 }
-                _ if survey.holdings.take(id, object) => {}
+                _ if survey.holdings.take(id, object) || survey.books.take(id, object) => {}
                 _ => survey.faults.push(format!("{id:?} holds what does not belong there")),
             }
         }

@@ -17,6 +17,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod admission;
 pub mod cost;
 pub mod fsck;
 pub mod locks;
@@ -32,11 +33,12 @@ mod tests;
 pub use ops::{LEASE_TERM, MAX_CHUNKS, MAX_DEPTH, MAX_FILE_SIZE, MAX_LEASE_STEP, MAX_STAKES};
 pub use state::State;
 
+use admission::{Admitted, export_of};
 use alloc::boxed::Box;
 use bft_core::service::{Context, NotReadOnly, Service};
 use bytes::Bytes;
-use object::{Body, InodeRecord, Object, SUPER_ID, Super, inode_id};
-use op::{FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Timestamp};
+use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, inode_id};
+use op::{Account, FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Subject, Timestamp};
 use ops::ALLOWANCE;
 use permission::MODE_BITS;
 use state::{Reader, Writer};
@@ -51,12 +53,20 @@ pub struct FileSystemConfig {
     pub root_mode: u16,
     pub root_uid: u32,
     pub root_gid: u32,
+    /// Whether the root of a client counts as nobody, unless its export says otherwise; the administrator's never does.
+    pub root_squash: bool,
 }
 
 impl Default for FileSystemConfig {
-    /// 1 GiB, and a root directory of root's that all may read.
+    /// 1 GiB, a root directory of root's that all may read, and root squashed.
     fn default() -> Self {
-        Self { memory_budget: 1 << 30, root_mode: 0o755, root_uid: 0, root_gid: 0 }
+        Self {
+            memory_budget: 1 << 30,
+            root_mode: 0o755,
+            root_uid: 0,
+            root_gid: 0,
+            root_squash: true,
+        }
     }
 }
 
@@ -83,9 +93,12 @@ impl FileSystem {
         if let Some(result) = self.answer(ctx.client.0, state, request) {
             return result;
         }
+        let export = export_of(state, ctx.client.0, self.config.root_squash);
+        let Admitted { request, top } = export.admit(state, request)?;
         let mut writer = Writer {
             state,
             caller: &request.caller,
+            top,
             now: Timestamp::from_nanoseconds(ctx.time.0),
             time: ctx.time.0,
             client: ctx.client.0,
@@ -102,7 +115,15 @@ impl FileSystem {
         if request.caller.groups.len() > MAX_GROUPS {
             return Some(Err(FsError::Invalid));
         }
-        let reader = Reader { state, caller: &request.caller, client };
+        if !request.op.is_read_only() {
+            return None;
+        }
+        let export = export_of(state, client, self.config.root_squash);
+        let Admitted { request, top } = match export.admit(state, request) {
+            Ok(admitted) => admitted,
+            Err(error) => return Some(Err(error)),
+        };
+        let reader = Reader { state, caller: &request.caller, client, top };
         match &request.op {
             FsOp::Null { result, .. } => Some(reader.null(*result)),
             FsOp::Lookup { parent, name } => Some(reader.lookup(*parent, name)),
@@ -117,6 +138,8 @@ impl FileSystem {
             FsOp::ListXattrs { inode } => Some(reader.list_xattrs(*inode)),
             FsOp::TestLock { inode, request } => Some(reader.test_lock(*inode, request)),
             FsOp::LockStatus { inode, request } => Some(reader.lock_status(*inode, request)),
+            FsOp::GetExport { client } => Some(reader.get_export(*client, self.config.root_squash)),
+            FsOp::GetAccount { subject } => Some(reader.get_account(*subject)),
             FsOp::StatFs => Some(reader.stat_fs(self.config.memory_budget)),
             FsOp::Access { inode, mask } => Some(reader.access(*inode, *mask)),
             _ => None,
@@ -158,6 +181,9 @@ impl Writer<'_> {
             FsOp::Lock { inode, request, wait } => self.lock(*inode, request, *wait),
             FsOp::Unlock { inode, request } => self.unlock(*inode, request),
             FsOp::CancelLock { inode, request } => self.cancel_lock(*inode, request),
+            FsOp::SetExport { client, export } => self.set_export(*client, export.as_ref()),
+            FsOp::MakeSubtree { inode } => self.make_subtree(*inode),
+            FsOp::SetLimits { subject, limits } => self.set_limits(*subject, *limits),
             // Being executed in order is all that a sync asks for.
             FsOp::Sync { inode } => self.reader().attributes(*inode),
             FsOp::Null { .. }
@@ -172,6 +198,8 @@ impl Writer<'_> {
             | FsOp::TestLock { .. }
             | FsOp::LockStatus { .. }
             | FsOp::StatFs
+            | FsOp::GetExport { .. }
+            | FsOp::GetAccount { .. }
             | FsOp::Access { .. } => unreachable!("what changes nothing was answered before"),
         }
     }
@@ -194,6 +222,7 @@ impl Service for FileSystem {
             gid: self.config.root_gid,
             mode: self.config.root_mode & MODE_BITS,
             xattrs: 0,
+            subtree: ROOT,
             body: Body::Directory { parent: ROOT, entries: 0 },
         };
         let totals = Super {
@@ -206,6 +235,10 @@ impl Service for FileSystem {
             dues: 0,
         };
         objects.insert(SUPER_ID, Object::Super(totals));
+        for subject in [Subject::User(root.uid), Subject::Subtree(ROOT)] {
+            let account = Account { inodes: 1, ..Account::default() };
+            objects.insert(account_id(subject), Object::Account(account));
+        }
         if let Some(id) = inode_id(ROOT) {
             objects.insert(id, Object::Inode(Box::new(root)));
         }

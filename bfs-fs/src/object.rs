@@ -14,16 +14,20 @@
 //! | that there is such a stake | 0x88 | lease | inode |
 //! | [`LockTable`] | 0x89 | inode | 0 |
 //! | [`Due`] | 0x8a | 0 or 1 | lease or inode |
+//! | [`Export`] | 0x8b | client | 0 |
+//! | [`Account`] | 0x8c | 0 or 1 | uid or inode |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
 
+mod export;
 mod lease;
 
+pub(crate) use export::{account_id, account_subject, export_id};
 pub use lease::{Due, Lease, Stake};
 pub(crate) use lease::{client_id, due_id, lease_id, locks_id, stake_id, stake_of_id};
 
 use crate::locks::LockTable;
-use crate::op::{Attributes, Inode, Kind, Timestamp};
+use crate::op::{Account, Attributes, Export, Inode, Kind, Timestamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use bft_core::tree::ObjectId;
@@ -43,6 +47,8 @@ pub(crate) const STAKE: u8 = 0x87;
 pub(crate) const STAKE_OF: u8 = 0x88;
 pub(crate) const LOCKS: u8 = 0x89;
 pub(crate) const DUE: u8 = 0x8a;
+pub(crate) const EXPORT: u8 = 0x8b;
+pub(crate) const ACCOUNT: u8 = 0x8c;
 
 /// Where the [`Super`] object is.
 pub(crate) const SUPER_ID: ObjectId = ObjectId::new(SUPER, 0, 0);
@@ -72,6 +78,8 @@ pub enum Object {
     StakeOf,
     Locks(Box<LockTable>),
     Due,
+    Export(Box<Export>),
+    Account(Account),
 }
 
 /// The totals of the file system. There is one.
@@ -113,6 +121,8 @@ pub struct InodeRecord {
     pub mode: u16,
     /// What the names of the extended attributes take, each with a NUL. Units: bytes.
     pub xattrs: u32,
+    /// The top of the subtree that it belongs to.
+    pub subtree: Inode,
     pub body: Body,
 }
 
@@ -375,6 +385,7 @@ mod tests {
                 gid: 5,
                 mode: 0o7777,
                 xattrs: 9,
+                subtree: Inode(1),
                 body,
             }))
         };

@@ -2,6 +2,10 @@
 //!
 //! Names are bytes. Every reply carries the attributes that a kernel wants next, so no request needs a second one.
 
+mod export;
+
+pub use export::*;
+
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::fmt;
@@ -290,6 +294,26 @@ pub enum FsOp {
         request: LockRequest,
     },
     StatFs,
+    /// Says what a client may do, or with nothing that it may what everybody may. For the administrator.
+    SetExport {
+        client: u32,
+        export: Option<Export>,
+    },
+    GetExport {
+        client: u32,
+    },
+    /// Makes an empty directory the top of a subtree. For the administrator.
+    MakeSubtree {
+        inode: Inode,
+    },
+    /// For the administrator.
+    SetLimits {
+        subject: Subject,
+        limits: Limits,
+    },
+    GetAccount {
+        subject: Subject,
+    },
     /// Answers once every operation ordered before it is executed. The state is in memory at 2f+1 replicas.
     Sync {
         inode: Inode,
@@ -444,6 +468,8 @@ pub enum FsReply {
     Value(bytes::Bytes),
     /// The names of the extended attributes that the caller may know of, ascending by their hash.
     Names(Vec<Vec<u8>>),
+    Export(Export),
+    Account(Account),
     StatFs(StatFs),
 }
 
@@ -520,6 +546,8 @@ pub enum FsError {
     NoLocks,
     /// E2BIG: the value of an extended attribute.
     TooBig,
+    /// EDQUOT
+    QuotaExceeded,
 }
 
 impl fmt::Display for FsError {
@@ -550,6 +578,7 @@ impl fmt::Display for FsError {
             FsError::Deadlock => "resource deadlock avoided",
             FsError::NoLocks => "no locks available",
             FsError::TooBig => "argument list too long",
+            FsError::QuotaExceeded => "disk quota exceeded",
         })
     }
 }
@@ -605,6 +634,8 @@ impl FsOp {
                 | TestLock { .. }
                 | LockStatus { .. }
                 | StatFs
+                | GetExport { .. }
+                | GetAccount { .. }
                 | Access { .. }
         )
     }

@@ -17,6 +17,8 @@ pub(crate) struct Reader<'a> {
     pub caller: &'a Caller,
     /// Which client asks.
     pub client: u32,
+    /// The directory that is the client's root.
+    pub top: Inode,
 }
 
 /// What an operation that changes something works with.
@@ -31,6 +33,8 @@ pub(crate) struct Writer<'a> {
     pub time: u64,
     /// Which client asked.
     pub client: u32,
+    /// The directory that is the client's root.
+    pub top: Inode,
     /// The sequence number of the batch.
     pub generation: u64,
     /// How many chunks may still be cleared away.
@@ -85,6 +89,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What ".." in `directory` means to the client: above its root there is nothing.
+    ///
+    /// Errors: `Stale`, `NotDirectory`.
+    pub fn above(self, directory: Inode) -> Result<Inode, FsError> {
+        if directory == self.top { Ok(directory) } else { self.parent(directory) }
+    }
+
     /// The attributes of an inode as a reply.
     pub fn attributes(self, number: Inode) -> FsResult {
         Ok(FsReply::Attributes(self.inode(number)?.attributes(number)))
@@ -126,7 +137,7 @@ impl<'a> Reader<'a> {
 impl Writer<'_> {
     /// The state as it is now.
     pub fn reader(&self) -> Reader<'_> {
-        Reader { state: self.state, caller: self.caller, client: self.client }
+        Reader { state: self.state, caller: self.caller, client: self.client, top: self.top }
     }
 
     /// Errors: `NoSpace` if `bytes` more would exceed the memory budget. Nothing more always fits.

@@ -441,5 +441,9 @@ impl World {
 }
 
 fn file_system() -> FileSystem {
-    FileSystem::new(FileSystemConfig { memory_budget: 64 << 20, ..Default::default() })
+    FileSystem::new(FileSystemConfig {
+        memory_budget: 64 << 20,
+        root_squash: false,
+        ..Default::default()
+    })
 }

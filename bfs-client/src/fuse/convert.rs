@@ -35,6 +35,7 @@ pub fn errno(error: FsError) -> Errno {
         FsError::Deadlock => Errno::EDEADLK,
         FsError::NoLocks => Errno::ENOLCK,
         FsError::TooBig => Errno::E2BIG,
+        FsError::QuotaExceeded => Errno::EDQUOT,
     }
 }
 
@@ -170,6 +171,7 @@ mod tests {
             (FsError::Deadlock, libc::EDEADLK),
             (FsError::NoLocks, libc::ENOLCK),
             (FsError::TooBig, libc::E2BIG),
+            (FsError::QuotaExceeded, libc::EDQUOT),
         ];
         for (error, number) in expected {
             assert_eq!(errno(error).code(), number, "{error}");

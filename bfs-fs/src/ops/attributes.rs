@@ -31,6 +31,9 @@ impl Writer<'_> {
             self.drop_capability(number);
         }
         let now = self.now;
+        if let Some(uid) = set.uid {
+            self.transfer(number, uid);
+        }
         self.change(number, |record| {
             record.mode = mode;
             record.uid = set.uid.unwrap_or(record.uid);

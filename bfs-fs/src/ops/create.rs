@@ -109,7 +109,7 @@ impl Writer<'_> {
 
     /// Gives what is no directory a further name. [link(2)]
     ///
-    /// Errors: `NotPermitted` for a directory, `TooManyLinks`, `Stale`, `NotFound` for what has lost its last name, and those
+    /// Errors: `NotPermitted` for a directory, `CrossDevice` out of a subtree, `TooManyLinks`, `Stale`, `NotFound` for what has lost its last name, and those
     /// of `create`.
     pub fn link(&mut self, number: Inode, parent: Inode, name: &[u8]) -> FsResult {
         let reader = self.reader();
@@ -120,6 +120,9 @@ impl Writer<'_> {
         }
         if record.links == 0 {
             return Err(FsError::NotFound);
+        }
+        if record.subtree != reader.directory(parent)?.subtree {
+            return Err(FsError::CrossDevice);
         }
         if record.links >= MAX_LINKS {
             return Err(FsError::TooManyLinks);
@@ -145,7 +148,7 @@ impl Writer<'_> {
 
     /// Makes an inode with this body, called `name` in `parent`.
     ///
-    /// Errors: `Exists`, `AccessDenied`, `TooManyLinks`, `NoSpace`, and those of a name.
+    /// Errors: `Exists`, `AccessDenied`, `TooManyLinks`, `NoSpace`, `QuotaExceeded`, and those of a name.
     fn make(&mut self, parent: Inode, name: &[u8], mode: u16, body: Body) -> FsResult {
         let reader = self.reader();
         reader.expect_new(parent, name)?;
@@ -155,18 +158,21 @@ impl Writer<'_> {
             return Err(FsError::TooManyLinks);
         }
         let entry = reader.vacancy(parent, name)?;
+        let owners = (self.caller.uid, directory.subtree);
+        reader.expect_quota(owners, 0, 1)?;
         let bytes = cost::inode(&body) + cost::entry(name);
         self.expect_room(bytes)?;
         let number = Inode(totals(self.state).next_inode);
         // Numbers are never used twice: once all 2^56 are spent, no inode can be made any more.
         let id = inode_id(number).ok_or(FsError::NoSpace)?;
         let (gid, mode) = self.caller.inherited(directory, &body, mode & MODE_BITS);
-        let record = self.fresh(body, mode, gid);
+        let record = self.fresh(body, mode, gid, directory.subtree);
         let attributes = record.attributes(number);
 
         self.state.insert(id, Object::Inode(Box::new(record)));
         self.enter(entry, name, number);
         self.charge(bytes);
+        self.book(owners, 0, 1);
         let totals = self.totals_mut();
         totals.next_inode += 1;
         totals.inodes += 1;
@@ -174,7 +180,7 @@ impl Writer<'_> {
         Ok(FsReply::Attributes(attributes))
     }
 
-    fn fresh(&self, body: Body, mode: u16, gid: u32) -> InodeRecord {
+    fn fresh(&self, body: Body, mode: u16, gid: u32, subtree: Inode) -> InodeRecord {
         InodeRecord {
             generation: self.generation,
             size: match &body {
@@ -190,6 +196,7 @@ impl Writer<'_> {
             gid,
             mode,
             xattrs: 0,
+            subtree,
             body,
         }
     }

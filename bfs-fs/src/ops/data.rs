@@ -67,7 +67,8 @@ impl Writer<'_> {
     ///
     /// Effects: as on Linux the set-id bits go unless root writes; an empty write changes nothing.
     ///
-    /// Errors: `Stale`, `IsDirectory`, `Invalid` (also above [`MAX_IO`]), `AccessDenied`, `FileTooLarge`, `NoSpace`.
+    /// Errors: `Stale`, `IsDirectory`, `Invalid` (also above [`MAX_IO`]), `AccessDenied`, `FileTooLarge`, `NoSpace`,
+    /// `QuotaExceeded`.
     pub fn write(&mut self, number: Inode, offset: u64, data: &[u8]) -> FsResult {
         let record = self.reader().inode(number)?;
         expect_file(record)?;
@@ -78,15 +79,15 @@ impl Writer<'_> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
         let end = end.ok_or(FsError::FileTooLarge)?;
         if !data.is_empty() {
+            let owners = (record.uid, record.subtree);
             let (chunks, pages) = self.reader().growth(number, offset, end);
+            self.reader().expect_quota(owners, pages, 0)?;
             self.expect_room(cost::data(chunks, pages))?;
             self.store(number, offset, data);
             self.charge(cost::data(chunks, pages));
             self.touch_data(number);
-            self.change(number, |record| {
-                record.size = record.size.max(end);
-                record.pages += pages;
-            });
+            self.change(number, |record| record.size = record.size.max(end));
+            self.change_pages(number, pages as i64);
         }
         let attributes = self.reader().inode(number)?.attributes(number);
         Ok(FsReply::Written { count: data.len() as u32, attributes })

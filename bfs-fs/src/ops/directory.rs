@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
         cookie: u64,
     ) -> Result<impl Iterator<Item = (&'a [u8], u64, Inode)>, FsError> {
         let dots: [(&[u8], u64, Inode); 2] =
-            [(b".", SELF_COOKIE, number), (b"..", PARENT_COOKIE, self.parent(number)?)];
+            [(b".", SELF_COOKIE, number), (b"..", PARENT_COOKIE, self.above(number)?)];
         let first = entry_id(number, cookie.saturating_add(1));
         let entries = self.state.range(first, entry_id(number, u64::MAX));
         let named = entries.filter_map(|(id, object)| match object {

@@ -77,8 +77,8 @@ impl Writer<'_> {
     ///
     /// Effects: as a write, also for the times and the set-id bits.
     ///
-    /// Errors: `Stale`, `IsDirectory`, `Invalid` (also for no length), `AccessDenied`, `FileTooLarge`, `NoSpace` (at the first
-    /// step if the whole range cannot fit).
+    /// Errors: `Stale`, `IsDirectory`, `Invalid` (also for no length), `AccessDenied`, `FileTooLarge`, `NoSpace` and
+    /// `QuotaExceeded` (at the first step if the whole range cannot fit).
     pub fn allocate(
         &mut self,
         number: Inode,
@@ -113,14 +113,18 @@ impl Writer<'_> {
 
     /// Puts pages under `offset .. end`, as far as one step goes; with `zero` the bytes become zeros. Says how far it came.
     ///
-    /// Errors: `NoSpace`.
+    /// Errors: `NoSpace`, `QuotaExceeded`.
     fn reserve(&mut self, file: Inode, offset: u64, end: u64, zero: bool) -> Result<u64, FsError> {
         // What is stored anywhere in the file could be all in the range; what is beyond that cannot.
         let wanted = (end - offset) / PAGE as u64;
-        let least = wanted.saturating_sub(self.reader().inode(file)?.pages);
+        let record = self.reader().inode(file)?;
+        let owners = (record.uid, record.subtree);
+        let least = wanted.saturating_sub(record.pages);
+        self.reader().expect_quota(owners, least, 0)?;
         self.expect_room(least.saturating_mul(cost::PAGE_COST))?;
         let stop = end.min(offset.saturating_add(MAX_RESERVE));
         let (chunks, pages) = self.reader().growth(file, offset, stop);
+        self.reader().expect_quota(owners, pages, 0)?;
         self.expect_room(cost::data(chunks, pages))?;
         let zeros: Page = Arc::new([0; PAGE]);
         for (index, within) in split(offset, stop, CHUNK) {
@@ -132,7 +136,7 @@ impl Writer<'_> {
             });
         }
         self.charge(cost::data(chunks, pages));
-        self.change(file, |record| record.pages += pages);
+        self.change_pages(file, pages as i64);
         Ok(stop)
     }
 
@@ -164,9 +168,7 @@ impl Writer<'_> {
             pages += freed;
         }
         self.refund(cost::data(chunks, pages));
-        if pages > 0 {
-            self.change(file, |record| record.pages -= pages);
-        }
+        self.change_pages(file, -(pages as i64));
         stop
     }
 

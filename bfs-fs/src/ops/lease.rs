@@ -284,6 +284,7 @@ impl Writer<'_> {
         let bytes = cost::inode(&record.body);
         self.remove_xattrs(number);
         self.drop_locks(number);
+        self.close_account(number);
         if let Some(id) = inode_id(number) {
             self.state.remove(id);
         }

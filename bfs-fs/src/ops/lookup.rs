@@ -1,12 +1,29 @@
 //! Finding things and asking about them.
 
+use crate::admission::account;
 use crate::cost;
 use crate::name;
 use crate::object::{Body, PAGE};
-use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO, StatFs};
+use crate::op::{Account, FsError, FsReply, FsResult, Inode, MAX_IO, StatFs, Subject};
 use crate::permission::EXECUTE;
 use crate::state::{Reader, totals};
 use alloc::vec;
+
+/// What is left to a subtree, of which no more is left than of all.
+fn within_limits(all: StatFs, account: &Account) -> StatFs {
+    let page = PAGE as u64;
+    let (mut blocks, mut free_blocks) = (all.blocks, all.free_blocks);
+    if let Some(limit) = account.limits.bytes {
+        blocks = blocks.min(limit / page);
+        free_blocks = free_blocks.min(limit.saturating_sub(account.bytes) / page);
+    }
+    let (mut inodes, mut free_inodes) = (all.inodes, all.free_inodes);
+    if let Some(limit) = account.limits.inodes {
+        inodes = inodes.min(limit);
+        free_inodes = free_inodes.min(limit.saturating_sub(account.inodes));
+    }
+    StatFs { blocks, free_blocks, inodes, free_inodes, ..all }
+}
 
 impl Reader<'_> {
     /// Padding: `result` bytes, or `Done` for none.
@@ -28,7 +45,7 @@ impl Reader<'_> {
             let directory = self.directory(parent)?;
             self.caller.allow(directory, EXECUTE)?;
             let up = name == b"..";
-            return self.attributes(if up { self.parent(parent)? } else { parent });
+            return self.attributes(if up { self.above(parent)? } else { parent });
         }
         let found = self.entry(parent, name)?.ok_or(FsError::NotFound)?;
         self.attributes(found.inode)
@@ -54,17 +71,19 @@ impl Reader<'_> {
         Ok(FsReply::Done)
     }
 
-    /// The totals against `memory_budget`: free inodes are as many empty files as the free memory would hold.
+    /// The totals against `memory_budget`, or the account of the client's subtree against its limits: free inodes are as many
+    /// empty files as the free memory would hold.
     pub fn stat_fs(self, memory_budget: u64) -> FsResult {
         let totals = totals(self.state);
         let free = memory_budget.saturating_sub(totals.bytes);
         let free_inodes = free / (cost::INODE_COST + cost::NAME_COST);
-        Ok(FsReply::StatFs(StatFs {
+        let all = StatFs {
             block_size: PAGE as u32,
             blocks: memory_budget / PAGE as u64,
             free_blocks: free / PAGE as u64,
             inodes: totals.inodes.saturating_add(free_inodes),
             free_inodes,
-        }))
+        };
+        Ok(FsReply::StatFs(within_limits(all, &account(self.state, Subject::Subtree(self.top)))))
     }
 }

@@ -4,6 +4,7 @@ mod attributes;
 mod create;
 mod data;
 mod directory;
+mod export;
 mod extent;
 mod lease;
 mod lock;

@@ -55,6 +55,13 @@ impl Reader<'_> {
         Err(FsError::NameTooLong)
     }
 
+    /// Errors: `CrossDevice` if `number` belongs to another subtree than `directory`, as whose top it may be anywhere outside.
+    fn expect_within(self, number: Inode, directory: &InodeRecord) -> Result<(), FsError> {
+        let subtree = self.inode(number)?.subtree;
+        let top = subtree == number && directory.subtree == ROOT;
+        if subtree == directory.subtree || top { Ok(()) } else { Err(FsError::CrossDevice) }
+    }
+
     /// Whether `plan` may happen, in the order in which Linux checks.
     fn expect_allowed(self, plan: &Plan<'_>) -> Result<(), FsError> {
         let Plan { from, to, source, .. } = plan;
@@ -63,11 +70,16 @@ impl Reader<'_> {
         let (old, new) = (self.directory(from.directory)?, self.directory(to.directory)?);
         let record = self.inode(source.inode)?;
         self.caller.allow_removal(old, record)?;
+        self.expect_within(source.inode, new)?;
         match to.found {
             None => self.caller.allow(new, WRITE | EXECUTE)?,
             Some(target) => {
-                let target = self.inode(target.inode)?;
+                let number = target.inode;
+                let target = self.inode(number)?;
                 self.caller.allow_removal(new, target)?;
+                if exchange {
+                    self.expect_within(number, old)?;
+                }
                 match (plan.source_directory, plan.target_directory) {
                     (true, false) if !exchange => return Err(FsError::NotDirectory),
                     (false, true) if !exchange => return Err(FsError::IsDirectory),
@@ -99,7 +111,7 @@ impl Writer<'_> {
     /// Gives what is called `name` in `from` the name `new_name` in `to`, atomically.
     ///
     /// Errors: `NotFound`, `Exists`, `Invalid` (into itself; "." and ".."), `NotDirectory`, `IsDirectory`, `NotEmpty`,
-    /// `AccessDenied`, `NotPermitted` (sticky directory), `NoSpace` (a longer name), `TooManyLinks`, `NameTooLong` (also
+    /// `AccessDenied`, `NotPermitted` (sticky directory), `CrossDevice` (into or out of a subtree), `NoSpace` (a longer name), `TooManyLinks`, `NameTooLong` (also
     /// where `to` is nested more than [`MAX_DEPTH`] deep), `Stale`.
     pub fn rename(
         &mut self,

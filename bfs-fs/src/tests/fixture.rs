@@ -50,9 +50,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Anybody may write to the root directory.
+    /// Anybody may write to the root directory, and root is root at every client.
     pub fn new() -> Self {
-        Self::with(FileSystemConfig { root_mode: 0o777, ..FileSystemConfig::default() })
+        let config = FileSystemConfig::default();
+        Self::with(FileSystemConfig { root_mode: 0o777, root_squash: false, ..config })
     }
 
     pub fn with(config: FileSystemConfig) -> Self {

@@ -32,7 +32,7 @@ fn totals(b: &mut Bench) -> &mut Super {
 }
 
 fn entry_of(b: &Bench, directory: Inode, name: &str) -> ObjectId {
-    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0 };
+    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0, top: ROOT };
     reader.entry(directory, name.as_bytes()).unwrap().unwrap().id
 }
 

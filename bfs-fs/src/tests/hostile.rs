@@ -105,7 +105,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
         Just(b"..".to_vec()),
         prop::collection::vec(any::<u8>(), 0..300)
     ];
-    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..28u8);
+    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..33u8);
     numbers.prop_map(|(a, offset, count, mode, name, which)| {
         let (inode, parent) = (Inode(a), Inode(a));
         let small = count as u32;
@@ -149,6 +149,22 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
             24 => FsOp::Unlock { inode, request: edge_lock(offset, count, mode) },
             25 => FsOp::CancelLock { inode, request: edge_lock(offset, count, mode) },
             26 => FsOp::TestLock { inode, request: edge_lock(offset, count, mode) },
+            27 => FsOp::SetExport {
+                client: mode.into(),
+                export: Some(Export {
+                    subtree: inode,
+                    read_only: mode & 1 == 0,
+                    root_squash: mode & 2 == 0,
+                    uids: alloc::vec![(small, mode.into())],
+                }),
+            },
+            28 => FsOp::MakeSubtree { inode },
+            29 => {
+                let limits = Limits { bytes: Some(offset), inodes: Some(count) };
+                FsOp::SetLimits { subject: Subject::Subtree(inode), limits }
+            }
+            30 => FsOp::GetAccount { subject: Subject::Subtree(inode) },
+            31 => FsOp::GetExport { client: small },
             22 => FsOp::Renew { life: offset },
             _ => FsOp::CopyRange {
                 from: inode,

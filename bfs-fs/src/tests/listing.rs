@@ -77,15 +77,15 @@ fn names_with_one_hash_share_eight_places() {
         let name = format!("other{cookie}").into_bytes().into();
         state.insert(entry_id(ROOT, cookie), Object::Entry(EntryRecord { inode: ROOT, name }));
     }
-    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0 };
+    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0, top: ROOT };
     assert_eq!(reader.vacancy(ROOT, victim), Err(NoSpace));
     assert!(reader.entry(ROOT, victim).unwrap().is_none());
     b.state.remove(entry_id(ROOT, first + 3));
     b.state.remove(entry_id(ROOT, first + 5));
-    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0 };
+    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0, top: ROOT };
     assert_eq!(reader.vacancy(ROOT, victim), Ok(entry_id(ROOT, first + 3)));
     let entry = EntryRecord { inode: Inode(9), name: (*victim).into() };
     b.state.insert(entry_id(ROOT, first + SAME_HASH - 1), Object::Entry(entry));
-    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0 };
+    let reader = crate::state::Reader { state: &b.state, caller: &root(), client: 0, top: ROOT };
     assert_eq!(reader.entry(ROOT, victim).unwrap().map(|found| found.inode), Some(Inode(9)));
 }

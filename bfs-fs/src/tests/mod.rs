@@ -2,6 +2,7 @@
 
 mod access;
 mod content;
+mod exports;
 mod extents;
 mod fixture;
 mod fsck;

@@ -397,7 +397,7 @@ impl Model {
         }
     }
 
-    /// What `op` answers; not asked for `ReadDirectory`, `StatFs` and locks.
+    /// What `op` answers; not asked for `ReadDirectory`, `StatFs`, locks and exports.
     pub fn run(&mut self, at: &Moment<'_>, op: &FsOp) -> FsResult {
         if !op.is_read_only() && core::mem::take(&mut self.ending) {
             self.held.clear();
@@ -559,6 +559,11 @@ impl Model {
             FsOp::Lock { .. }
             | FsOp::Unlock { .. }
             | FsOp::CancelLock { .. }
+            | FsOp::SetExport { .. }
+            | FsOp::GetExport { .. }
+            | FsOp::MakeSubtree { .. }
+            | FsOp::SetLimits { .. }
+            | FsOp::GetAccount { .. }
             | FsOp::TestLock { .. }
             | FsOp::LockStatus { .. } => Err(Io),
         }

@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// How many runs at once, each on a file of its own
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Only under this consistency (default: close-to-open, then strict)
     #[arg(long, value_name = "MODE", value_parser = CONSISTENCIES)]

@@ -1,0 +1,98 @@
+//! What the commands have in common that ask the group something without a mount.
+
+use crate::failure::{Exit, Failure, Outcome};
+use crate::options::Patience;
+use crate::session::{self, Session};
+use bfs_fs::op::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, ROOT};
+use bft_net::group::Group;
+use clap::Args;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one operation may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which group is asked, and with which keys.
+#[derive(Args, Clone, Debug)]
+pub struct Whom {
+    /// The group's public file
+    #[arg(value_name = "GROUP", env = "BFS_GROUP")]
+    pub group: PathBuf,
+    /// The folder with this client's keys; a mount that uses the same keys ends, so keep one client for such commands
+    #[arg(long, value_name = "KEYDIR", env = "BFS_KEY")]
+    pub key: Option<PathBuf>,
+}
+
+/// A session that asks in the name of root.
+pub struct Asker(Arc<Session>);
+
+impl Whom {
+    /// The group file.
+    ///
+    /// Errors: it cannot be read, or says nothing sensible.
+    pub fn group(&self) -> Outcome<Group> {
+        Group::load(&self.group).map_err(|error| {
+            Failure::new(format!("cannot use the group file {}", self.group.display()), error)
+                .exit(Exit::Keys)
+        })
+    }
+
+    /// Opens a session.
+    ///
+    /// Errors: as [`session::connect`].
+    pub fn connect(&self) -> Outcome<Asker> {
+        let key = self.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
+        let (session, _) = session::connect(&self.group, &key, Patience::Soft(PATIENCE))?;
+        Ok(Asker(session))
+    }
+}
+
+impl Asker {
+    /// Performs one operation.
+    pub fn ask(&self, op: FsOp) -> FsResult {
+        let caller = Caller { uid: 0, gid: 0, groups: Vec::new() };
+        self.0.perform(FsRequest { caller, op })
+    }
+
+    /// Performs an operation that answers attributes.
+    pub fn attributes(&self, op: FsOp) -> Result<Attributes, FsError> {
+        match self.ask(op)? {
+            FsReply::Attributes(attributes) => Ok(attributes),
+            _ => Err(FsError::Io),
+        }
+    }
+
+    /// The inode called `path`, from the root of the group on. Links are not followed.
+    ///
+    /// Errors: there is none.
+    pub fn find(&self, path: &Path) -> Outcome<Inode> {
+        path.components().try_fold(ROOT, |parent, component| match component {
+            Component::RootDir | Component::CurDir => Ok(parent),
+            other => {
+                let name = other.as_os_str().as_bytes().to_vec();
+                let found = self.attributes(FsOp::Lookup { parent, name });
+                found.map(|attributes| attributes.inode).map_err(|error| {
+                    Failure::new(format!("cannot find {} in the group", path.display()), error)
+                        .advise(
+                            "name it from the root of the group on, without the mount's directory",
+                        )
+                })
+            }
+        })
+    }
+}
+
+/// Why the group refused what only the administrator may ask.
+pub fn refused(what: impl std::fmt::Display, error: FsError) -> Failure {
+    let failure = Failure::new(what, error);
+    match error {
+        FsError::NotPermitted => failure.advise(
+            "use the keys of the administrator, who is the first client in the group file: --key KEYDIR",
+        ),
+        FsError::NotEmpty => failure.advise("a subtree begins as an empty directory"),
+        FsError::Invalid => failure.advise("there are no subtrees within subtrees, and no limits for the administrator"),
+        _ => failure,
+    }
+}

@@ -1,0 +1,277 @@
+//! `bfs export` and `bfs quota`: who may use what, and how much of it. The group keeps it in its replicated state.
+
+use crate::asking::{Asker, Whom, refused};
+use crate::failure::{Exit, Failure, Outcome};
+use bfs_fs::op::{Account, Export, FsError, FsOp, FsReply, Inode, Limits, ROOT, Subject};
+use bft_net::group::Group;
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Arguments of `bfs export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    whom: Whom,
+    /// Which client, by its name or its number in the group file; without one, says what every client may
+    #[arg(value_name = "CLIENT")]
+    client: Option<String>,
+    /// Let the client see this directory of the group and nothing else; an empty one becomes a subtree of its own
+    #[arg(long, value_name = "PATH", env = "BFS_SUBTREE", requires = "client")]
+    subtree: Option<PathBuf>,
+    /// Refuse every change
+    #[arg(long, env = "BFS_READ_ONLY", requires = "client")]
+    read_only: bool,
+    /// Let the client's root be root
+    #[arg(long, env = "BFS_NO_ROOT_SQUASH", requires = "client")]
+    no_root_squash: bool,
+    /// As whom the client's users may act, for example 1000-1999,65533; whoever else is nobody
+    #[arg(long, value_name = "UIDS", env = "BFS_UIDS", value_parser = uid_ranges, requires = "client")]
+    uids: Option<UidRanges>,
+    /// Let the client do what clients may that nothing is said about: everything, but with root squashed
+    #[arg(long, env = "BFS_DEFAULT", requires = "client",
+          conflicts_with_all = ["subtree", "read_only", "no_root_squash", "uids"])]
+    default: bool,
+    /// Print JSON
+    #[arg(long, env = "BFS_JSON")]
+    json: bool,
+}
+
+type UidRanges = Vec<(u32, u32)>;
+
+/// Arguments of `bfs quota`.
+#[derive(Args, Clone, Debug)]
+pub struct QuotaArgs {
+    #[command(flatten)]
+    whom: Whom,
+    /// Of what belongs to this user
+    #[arg(
+        long,
+        value_name = "UID",
+        env = "BFS_USER",
+        required_unless_present = "subtree",
+        conflicts_with = "subtree"
+    )]
+    user: Option<u32>,
+    /// Of what is in this directory, which is or becomes a subtree
+    #[arg(long, value_name = "PATH", env = "BFS_SUBTREE")]
+    subtree: Option<PathBuf>,
+    /// The most bytes of file data: a number, with K, M, G or T if you like, or "none"
+    #[arg(long, value_name = "BYTES", env = "BFS_BYTES", value_parser = limit)]
+    bytes: Option<Limit>,
+    /// The most files, directories and links: a number or "none"
+    #[arg(long, value_name = "COUNT", env = "BFS_INODES", value_parser = limit)]
+    inodes: Option<Limit>,
+    /// Print JSON
+    #[arg(long, env = "BFS_JSON")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit(Option<u64>);
+
+fn limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'K')) => (&text[..at], 1u64 << 10),
+        Some((at, 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'G')) => (&text[..at], 1 << 30),
+        Some((at, 'T')) => (&text[..at], 1 << 40),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.map(|number| Limit(Some(number))).ok_or_else(|| "neither a number nor none".into())
+}
+
+fn uid_ranges(text: &str) -> Result<UidRanges, String> {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+    };
+    let ranges: Option<UidRanges> = text.split(',').map(range).collect();
+    let export = Export {
+        subtree: ROOT,
+        read_only: false,
+        root_squash: true,
+        uids: ranges.ok_or("not a list such as 1000-1999,65533")?,
+    };
+    if export.is_valid() {
+        Ok(export.uids)
+    } else {
+        Err("too many ranges, or one that ends before it begins".into())
+    }
+}
+
+/// Says, or changes, what clients may do.
+pub fn run(args: &ExportArgs) -> Outcome {
+    let group = args.whom.group()?;
+    let asker = args.whom.connect()?;
+    let clients = match &args.client {
+        Some(name) => vec![client(&group, name)?],
+        None => (0..group.clients.len() as u32).collect(),
+    };
+    if let ([client], true) = (clients.as_slice(), args.changes()) {
+        set(&asker, args, *client)?;
+    }
+    let lines = clients.into_iter().map(|client| describe(&asker, &group, client));
+    let lines = lines.collect::<Outcome<Vec<_>>>()?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default()),
+        false => lines.iter().for_each(|line| println!("{}", line.text())),
+    }
+    Ok(())
+}
+
+impl ExportArgs {
+    fn changes(&self) -> bool {
+        self.default
+            || self.subtree.is_some()
+            || self.read_only
+            || self.no_root_squash
+            || self.uids.is_some()
+    }
+}
+
+fn client(group: &Group, name: &str) -> Outcome<u32> {
+    let by_name = group.clients.iter().position(|client| client.name == name);
+    let by_number = || name.parse().ok().filter(|number| *number < group.clients.len());
+    by_name.or_else(by_number).map(|number| number as u32).ok_or_else(|| {
+        let names: Vec<_> = group.clients.iter().map(|client| client.name.as_str()).collect();
+        Failure::new(format!("cannot find client '{name}'"), "the group file does not list it")
+            .advise(format!("one of: {}", names.join(", ")))
+            .exit(Exit::Usage)
+    })
+}
+
+fn set(asker: &Asker, args: &ExportArgs, client: u32) -> Outcome {
+    let export = match (args.default, &args.subtree) {
+        (true, _) => None,
+        (false, path) => Some(Export {
+            subtree: path.as_ref().map_or(Ok(ROOT), |path| subtree(asker, path))?,
+            read_only: args.read_only,
+            root_squash: !args.no_root_squash,
+            uids: args.uids.clone().unwrap_or_default(),
+        }),
+    };
+    let result = asker.ask(FsOp::SetExport { client, export });
+    result
+        .map(drop)
+        .map_err(|error| refused(format!("cannot say what client {client} may do"), error))
+}
+
+/// The directory called `path` as a subtree.
+fn subtree(asker: &Asker, path: &std::path::Path) -> Outcome<Inode> {
+    let inode = asker.find(path)?;
+    let made = asker.attributes(FsOp::MakeSubtree { inode });
+    made.map(|top| top.inode)
+        .map_err(|error| refused(format!("cannot make {} a subtree", path.display()), error))
+}
+
+/// What a client may do, as it is printed.
+#[derive(Serialize)]
+struct Line {
+    client: u32,
+    name: String,
+    subtree: u64,
+    read_only: bool,
+    root_squash: bool,
+    uids: Vec<(u32, u32)>,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let tree = match self.subtree {
+            top if top == ROOT.0 => "the whole tree".into(),
+            top => format!("the subtree of inode {top}"),
+        };
+        let access = if self.read_only { "read-only" } else { "read-write" };
+        let root = if self.root_squash { "root is nobody" } else { "root is root" };
+        let uids: Vec<_> =
+            self.uids.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let users =
+            if uids.is_empty() { "all uids".into() } else { format!("uids {}", uids.join(",")) };
+        format!("{:>3}  {:<16} {tree} · {access} · {root} · {users}", self.client, self.name)
+    }
+}
+
+fn describe(asker: &Asker, group: &Group, client: u32) -> Outcome<Line> {
+    let answer = asker.ask(FsOp::GetExport { client });
+    let export = match answer {
+        Ok(FsReply::Export(export)) => Ok(export),
+        Ok(_) => Err(FsError::Io),
+        Err(error) => Err(error),
+    };
+    let export =
+        export.map_err(|e| refused(format!("cannot learn what client {client} may do"), e))?;
+    let name =
+        group.clients.get(client as usize).map_or(String::new(), |client| client.name.clone());
+    let Export { subtree, read_only, root_squash, uids } = export;
+    Ok(Line { client, name, subtree: subtree.0, read_only, root_squash, uids })
+}
+
+/// What a user or a subtree has taken, as it is printed.
+#[derive(Serialize)]
+struct Balance {
+    bytes: u64,
+    bytes_limit: Option<u64>,
+    inodes: u64,
+    inodes_limit: Option<u64>,
+}
+
+/// Says, or limits, what a user or a subtree takes.
+pub fn quota(args: &QuotaArgs) -> Outcome {
+    let asker = args.whom.connect()?;
+    let subject = match (&args.subtree, args.user) {
+        (Some(path), _) => Subject::Subtree(subtree(&asker, path)?),
+        (None, user) => Subject::User(user.unwrap_or_default()),
+    };
+    let failed = |error| refused("cannot learn or set that quota", error);
+    let mut account = balance(asker.ask(FsOp::GetAccount { subject })).map_err(failed)?;
+    if args.bytes.is_some() || args.inodes.is_some() {
+        let bytes = args.bytes.map_or(account.limits.bytes, |limit| limit.0);
+        let inodes = args.inodes.map_or(account.limits.inodes, |limit| limit.0);
+        let limits = Limits { bytes, inodes };
+        account = balance(asker.ask(FsOp::SetLimits { subject, limits })).map_err(failed)?;
+    }
+    let Account { bytes, inodes, limits } = account;
+    let printed = Balance { bytes, bytes_limit: limits.bytes, inodes, inodes_limit: limits.inodes };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&printed).unwrap_or_default());
+        return Ok(());
+    }
+    let of = |limit: Option<u64>| limit.map_or("no limit".into(), |limit| format!("of {limit}"));
+    println!("{bytes} bytes, {} · {inodes} inodes, {}", of(limits.bytes), of(limits.inodes));
+    Ok(())
+}
+
+fn balance(answer: bfs_fs::op::FsResult) -> Result<Account, FsError> {
+    match answer? {
+        FsReply::Account(account) => Ok(account),
+        _ => Err(FsError::Io),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_numbers_with_a_unit() {
+        assert_eq!(limit("5"), Ok(Limit(Some(5))));
+        assert_eq!(limit("3G"), Ok(Limit(Some(3 << 30))));
+        assert_eq!(limit("none"), Ok(Limit(None)));
+        for wrong in ["", "G", "-1", "1g", "99999999999T", "5 M"] {
+            assert!(limit(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn uids_are_ranges() {
+        assert_eq!(uid_ranges("1000-1999,5"), Ok(vec![(1000, 1999), (5, 5)]));
+        for wrong in ["", "a", "5-", "9-8", "1,,2"] {
+            assert!(uid_ranges(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a client may do at all, before any question of modes and owners: its export decides. (decision 10)
+
+use crate::object::{InodeRecord, Object, account_id, export_id, inode_id};
+use crate::op::{
+    ADMINISTRATOR, Account, Caller, Export, FsError, FsRequest, Inode, NOBODY, ROOT, Subject,
+};
+use crate::state::State;
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+/// A request that may be executed, and by whom.
+pub(crate) struct Admitted<'a> {
+    pub request: Cow<'a, FsRequest>,
+    /// The directory that is the client's root.
+    pub top: Inode,
+}
+
+/// The export of `client`. One that has none finds the whole tree; `root_squash` says what its root counts as.
+pub(crate) fn export_of(state: &State, client: u32, root_squash: bool) -> Export {
+    match state.get(export_id(client)) {
+        Some(Object::Export(export)) => (**export).clone(),
+        _ => Export {
+            subtree: ROOT,
+            read_only: false,
+            root_squash: root_squash && client != ADMINISTRATOR,
+            uids: Vec::new(),
+        },
+    }
+}
+
+/// The account of `subject`.
+pub(crate) fn account(state: &State, subject: Subject) -> Account {
+    match state.get(account_id(subject)) {
+        Some(Object::Account(account)) => *account,
+        _ => Account::default(),
+    }
+}
+
+fn record(state: &State, number: Inode) -> Option<&InodeRecord> {
+    match inode_id(number).and_then(|id| state.get(id)) {
+        Some(Object::Inode(record)) => Some(record),
+        _ => None,
+    }
+}
+
+impl Export {
+    /// Lets `request` in, as from whom it may come.
+    ///
+    /// Errors: `ReadOnly`; `Stale` for anything outside the subtree.
+    pub(crate) fn admit<'a>(
+        &self,
+        state: &State,
+        request: &'a FsRequest,
+    ) -> Result<Admitted<'a>, FsError> {
+        if self.read_only && request.op.changes_files() {
+            return Err(FsError::ReadOnly);
+        }
+        let mut request = Cow::Borrowed(request);
+        if let Some(caller) = self.squashed(&request.caller) {
+            request.to_mut().caller = caller;
+        }
+        if self.subtree != ROOT {
+            let mut outside = false;
+            request.to_mut().op.for_inodes(&mut |inode| {
+                if *inode == ROOT {
+                    *inode = self.subtree;
+                }
+                outside |= record(state, *inode).is_some_and(|r| r.subtree != self.subtree);
+            });
+            if outside || record(state, self.subtree).is_none() {
+                return Err(FsError::Stale);
+            }
+        }
+        Ok(Admitted { request, top: self.subtree })
+    }
+
+    /// Whom `caller` counts as, if that is somebody else. [exports(5): root_squash]
+    fn squashed(&self, caller: &Caller) -> Option<Caller> {
+        let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&caller.uid);
+        let foreign = !self.uids.is_empty() && !self.uids.iter().any(within);
+        if foreign || self.root_squash && caller.uid == 0 {
+            return Some(Caller { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
+        }
+        if !self.root_squash || caller.gid != 0 && !caller.groups.contains(&0) {
+            return None;
+        }
+        // Nor does anybody get what is root's by being in its group.
+        let gid = if caller.gid == 0 { NOBODY } else { caller.gid };
+        let groups = caller.groups.iter().copied().filter(|group| *group != 0).collect();
+        Some(Caller { uid: caller.uid, gid, groups })
+    }
+}

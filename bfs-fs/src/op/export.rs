@@ -1,0 +1,156 @@
+//! Who may use what, and how much of it.
+
+use super::{FsOp, Inode};
+use alloc::vec::Vec;
+use borsh::{BorshDeserialize, BorshSerialize};
+
+/// The client that may say what the others may do: the first one in the group file. It has no limits itself.
+pub const ADMINISTRATOR: u32 = 0;
+/// Whom a user counts as whom the export does not let in. [exports(5): anonuid, anongid]
+pub const NOBODY: u32 = 65_534;
+/// The most ranges of uids in one export.
+pub const MAX_UID_RANGES: usize = 64;
+
+/// What one client of the group may do, whoever its users say they are. (decision 10)
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Export {
+    /// The directory that the client finds as its root: the group's, or the top of a subtree. It sees nothing else.
+    pub subtree: Inode,
+    /// Every change is EROFS.
+    pub read_only: bool,
+    /// The client's root counts as nobody.
+    pub root_squash: bool,
+    /// As whom the client's users may act: from the one uid to the other, both included; nothing said means everybody.
+    /// Whoever else asks counts as nobody.
+    pub uids: Vec<(u32, u32)>,
+}
+
+impl Export {
+    /// Whether nothing in it contradicts itself.
+    pub fn is_valid(&self) -> bool {
+        self.uids.len() <= MAX_UID_RANGES && self.uids.iter().all(|(first, last)| first <= last)
+    }
+}
+
+/// Whose account it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub enum Subject {
+    /// Of all that belongs to this uid.
+    User(u32),
+    /// Of all that is in the subtree with this top; that of the root directory is what is in no other one.
+    Subtree(Inode),
+}
+
+/// How much may be taken; nothing said means as much as there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Limits {
+    /// Of file data, as `st_blocks` counts it. Units: bytes.
+    pub bytes: Option<u64>,
+    pub inodes: Option<u64>,
+}
+
+/// What a [`Subject`] has taken, and what it may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Account {
+    /// Of file data, as `st_blocks` counts it. Units: bytes.
+    pub bytes: u64,
+    pub inodes: u64,
+    pub limits: Limits,
+}
+
+impl Account {
+    /// Whether as much more would be within the limits.
+    pub fn allows(&self, bytes: u64, inodes: u64) -> bool {
+        let within = |used: u64, more: u64, limit: Option<u64>| {
+            more == 0 || limit.is_none_or(|limit| used.saturating_add(more) <= limit)
+        };
+        within(self.bytes, bytes, self.limits.bytes)
+            && within(self.inodes, inodes, self.limits.inodes)
+    }
+}
+
+impl FsOp {
+    /// Whether the operation changes files or names, which a read-only export refuses. What is open and locked is no file.
+    pub fn changes_files(&self) -> bool {
+        use FsOp::*;
+        match self {
+            SetAttributes { .. }
+            | Create { .. }
+            | MakeDirectory { .. }
+            | MakeNode { .. }
+            | Symlink { .. }
+            | Link { .. }
+            | Unlink { .. }
+            | RemoveDirectory { .. }
+            | Rename { .. }
+            | Write { .. }
+            | Allocate { .. }
+            | CopyRange { .. }
+            | SetXattr { .. }
+            | RemoveXattr { .. } => true,
+            Hold { .. }
+            | LetGo { .. }
+            | Renew { .. }
+            | EndLease
+            | Lock { .. }
+            | Unlock { .. }
+            | CancelLock { .. }
+            | Sync { .. }
+            | SetExport { .. }
+            | MakeSubtree { .. }
+            | SetLimits { .. } => false,
+            other => !other.is_read_only(),
+        }
+    }
+
+    /// Shows `look` every inode that the operation names as an argument, to be replaced. What a client lets go is not
+    /// among them: it names only what the client held.
+    pub(crate) fn for_inodes(&mut self, look: &mut impl FnMut(&mut Inode)) {
+        use FsOp::*;
+        match self {
+            Lookup { parent: inode, .. }
+            | GetAttributes { inode }
+            | SetAttributes { inode, .. }
+            | Create { parent: inode, .. }
+            | MakeDirectory { parent: inode, .. }
+            | MakeNode { parent: inode, .. }
+            | Symlink { parent: inode, .. }
+            | ReadLink { inode }
+            | Unlink { parent: inode, .. }
+            | RemoveDirectory { parent: inode, .. }
+            | Read { inode, .. }
+            | Write { inode, .. }
+            | ReadDirectory { inode, .. }
+            | Seek { inode, .. }
+            | Allocate { inode, .. }
+            | GetXattr { inode, .. }
+            | ListXattrs { inode }
+            | SetXattr { inode, .. }
+            | RemoveXattr { inode, .. }
+            | Lock { inode, .. }
+            | Unlock { inode, .. }
+            | CancelLock { inode, .. }
+            | TestLock { inode, .. }
+            | LockStatus { inode, .. }
+            | Sync { inode }
+            | Access { inode, .. }
+            | MakeSubtree { inode } => look(inode),
+            Link { inode: one, parent: other, .. }
+            | Rename { from: one, to: other, .. }
+            | CopyRange { from: one, to: other, .. } => {
+                look(one);
+                look(other);
+            }
+            Hold { inodes } => inodes.iter_mut().for_each(look),
+            Null { .. }
+            | LetGo { .. }
+            | Renew { .. }
+            | EndLease
+            | StatFs
+            | SetExport { .. }
+            | GetExport { .. }
+            | SetLimits { .. }
+            | GetAccount { .. } => {}
+        }
+    }
+}
