@@ -1,6 +1,6 @@
 //! Schedules that people thought of, as text: `tests/traces/*.txt`. Each file says what a naive implementation would do wrong.
 //!
-//! The commands are explained in `docs/traces.md`. `REWRITE=1` rewrites what was printed; what a trace *expects* it checks
+//! The commands are explained in `docs/testing.md`. `REWRITE=1` rewrites what was printed; what a trace *expects* it checks
 //! either way.
 
 mod common;

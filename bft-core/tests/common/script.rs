@@ -1,4 +1,4 @@
-//! The commands of a trace. `docs/traces.md` explains them.
+//! The commands of a trace. `docs/testing.md` explains them.
 
 #[path = "stage.rs"]
 pub mod stage;
