@@ -1,6 +1,7 @@
 //! `init` and `run`: what a person asks of a replica, and the settings it reads.
 
 use crate::driver::Driver;
+use crate::wire::{Scene, Wire};
 use bfs_fs::{FileSystem, FileSystemConfig};
 use bft_core::auth::{Authority, PublicKey, RealCrypto};
 use bft_core::replica::{Config, Replica};
@@ -20,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Why a command did not do what it was asked: what happened, why, and what to do next.
 pub struct Failure {
-    /// The exit code: 1 failed, 5 evidence of Byzantine behaviour, 6 keys or group file.
+    /// The exit code: 1 failed, 2 usage, 5 evidence of Byzantine behaviour, 6 keys or group file.
     pub exit: u8,
     message: String,
 }
@@ -29,6 +30,7 @@ pub struct Failure {
 const KEY_PERIOD: Duration = Duration::from_secs(600);
 
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const BYZANTINE: u8 = 5;
 const KEYS: u8 = 6;
 
@@ -63,6 +65,9 @@ pub struct RunArguments {
     /// Listen here instead of at the address in the group file
     #[arg(long, value_name = "HOST:PORT", env = "BFS_LISTEN")]
     listen: Option<String>,
+    /// Behave as this attack of the catalogue says: lab builds only
+    #[arg(long, value_name = "B-nn", env = "BFS_ATTACK", hide = true)]
+    attack: Option<String>,
 }
 
 /// replica.toml. Precedence: flag, environment, this file.
@@ -115,7 +120,13 @@ fn settings(dir: &Path) -> Result<Settings, Failure> {
 }
 
 /// Serves until SIGTERM, Ctrl-C or an alarm.
-pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
+pub fn run<W: Wire>(arguments: &RunArguments) -> Result<(), Failure> {
+    if let Some(name) = &arguments.attack {
+        W::knows(name).map_err(|why| {
+            let next = "leave --attack away to run an honest replica";
+            Failure::new(USAGE, format!("cannot attack by {name}"), why, next)
+        })?;
+    }
     let dir = &arguments.dir;
     let settings = settings(dir)?;
     let file = arguments.group.clone().unwrap_or_else(|| dir.join(&settings.group));
@@ -152,7 +163,18 @@ pub fn run(arguments: &RunArguments) -> Result<(), Failure> {
         let what = format!("cannot note in {} that this replica serves", dir.display());
         Failure::new(FAILED, what, error, "make the folder writable, or restore its file `served`")
     })?;
-    serve(group, identity, me, listener, past)
+    let scene = Scene {
+        dir,
+        group: &group,
+        me,
+        signing_seed: identity.signing_seed(),
+        attack: arguments.attack.as_deref(),
+    };
+    let wire = W::new(&scene).map_err(|error| {
+        let what = format!("cannot prepare the lab in {}", dir.display());
+        Failure::new(FAILED, what, error, "make the folder writable")
+    })?;
+    serve(group, identity, me, listener, past, wire)
 }
 
 /// Whether this replica has served its group before, without which it has nothing to forget.
@@ -192,12 +214,13 @@ impl Past {
     }
 }
 
-fn serve(
+fn serve<W: Wire>(
     group: Group,
     identity: Identity,
     me: ReplicaId,
     listener: TcpListener,
     past: Past,
+    wire: W,
 ) -> Result<(), Failure> {
     let group = Arc::new(group);
     let cannot = |error: std::io::Error| {
@@ -223,7 +246,7 @@ fn serve(
     );
     runtime.block_on(async {
         let (alarms, mut alarm) = tokio::sync::mpsc::unbounded_channel();
-        let driver = Driver::new(replica, RealCrypto::new(identity.signing_seed()), alarms);
+        let driver = Driver::new(replica, wire, RealCrypto::new(identity.signing_seed()), alarms);
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let config = HubConfig { identity, group, me: Peer::Replica(me), listen: Some(listener) };

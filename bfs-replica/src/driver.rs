@@ -2,6 +2,7 @@
 //!
 //! This version has no disk: every record counts as durable at once, and the state survives while a quorum runs.
 
+use crate::wire::Wire;
 use bfs_fs::FileSystem;
 use bft_core::auth::{Crypto, RealCrypto};
 use bft_core::codec;
@@ -15,8 +16,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// One replica on the hub's event loop.
-pub struct Driver {
+pub struct Driver<W> {
     replica: Replica<FileSystem>,
+    wire: W,
     crypto: RealCrypto,
     started: Instant,
     timers: BTreeMap<Timer, Tick>,
@@ -26,16 +28,18 @@ pub struct Driver {
     alarms: UnboundedSender<String>,
 }
 
-impl Driver {
+impl<W: Wire> Driver<W> {
     /// Tells `alarms` when the replica has stopped itself.
     pub fn new(
         replica: Replica<FileSystem>,
+        wire: W,
         crypto: RealCrypto,
         alarms: UnboundedSender<String>,
     ) -> Self {
         let timers = BTreeMap::from([(Timer::Status, Tick(0))]);
         Self {
             replica,
+            wire,
             crypto,
             started: Instant::now(),
             timers,
@@ -103,6 +107,9 @@ impl Driver {
     }
 
     fn send(&mut self, to: Destination, message: &Message, links: &mut Links) {
+        if self.wire.carries(to, message, links) {
+            return;
+        }
         match to {
             Destination::Replica(i) => {
                 links.send_with(Peer::Replica(i), |frame| codec::encode(message, frame));
@@ -147,9 +154,13 @@ fn entropy() -> [u8; 32] {
     entropy
 }
 
-impl Endpoint for Driver {
+impl<W: Wire> Endpoint for Driver<W> {
     fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links) {
-        let verified = codec::decode(frame).and_then(|message| self.replica.verify(from, message));
+        let decoded = codec::decode(frame);
+        if decoded.as_ref().is_ok_and(|message| !self.wire.lets_in(from, message, links)) {
+            return;
+        }
+        let verified = decoded.and_then(|message| self.replica.verify(from, message));
         match verified {
             Ok(message) => self.input(Input::Message(message), links),
             Err(why) => self.reject(from, why, links),
@@ -164,6 +175,7 @@ impl Endpoint for Driver {
     }
 
     fn on_deadline(&mut self, links: &mut Links) {
+        self.wire.on_deadline(links);
         let now = self.now().tick;
         let due = self.timers.iter().filter(|(_, at)| **at <= now).map(|(timer, _)| *timer);
         for timer in due.collect::<Vec<_>>() {
@@ -173,8 +185,9 @@ impl Endpoint for Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let next = self.timers.values().min()?;
-        Some(self.started + Duration::from_micros(next.0))
+        let next = self.timers.values().min();
+        let own = next.map(|next| self.started + Duration::from_micros(next.0));
+        own.into_iter().chain(self.wire.deadline()).min()
     }
 
     fn may_read(&self, peer: Peer) -> bool {

@@ -151,3 +151,70 @@ fn it_stops_when_it_is_asked_and_strangers_do_not_stop_it() {
         assert!(child.wait().unwrap().success(), "SIG{signal} is a clean end");
     }
 }
+
+#[test]
+fn a_production_build_does_not_attack() {
+    let folder = Folder::new("attack");
+    let (dir, _) = group_of_one(&folder);
+    let refusal = ["cannot attack by B-01", "production build", "bfs-replica-lab"];
+    refused(&run(&dir, &["--attack", "B-01"]), 2, &refusal);
+    let program = fs::read(env!("CARGO_BIN_EXE_bfs-replica")).unwrap();
+    let holds = |words: &[u8]| program.windows(words.len()).any(|window| window == words);
+    assert!(holds(b"production build"));
+    assert!(!holds(b"different requests for each half"), "it holds the catalogue of attacks");
+}
+
+#[cfg(feature = "lab")]
+mod lab {
+    use super::*;
+
+    fn lab() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bfs-replica-lab"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Waits until the replica in `dir` says these words of itself.
+    fn says(dir: &Path, words: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let said = || fs::read_to_string(dir.join("lab.json")).unwrap_or_default();
+        while !said().contains(words) {
+            assert!(Instant::now() < deadline, "no {words} in {}", said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn it_says_what_it_is_and_which_attacks_there_are() {
+        let version = lab().arg("--version").output().unwrap();
+        assert!(String::from_utf8_lossy(&version.stdout).contains("LAB BUILD"));
+        let folder = Folder::new("lab-names");
+        let (dir, _) = group_of_one(&folder);
+        let output = lab().arg("run").arg(&dir).args(["--attack", "B-99"]).output().unwrap();
+        refused(&output, 2, &["cannot attack by B-99", "B-01", "B-48"]);
+        let client = lab().arg("run").arg(&dir).args(["--attack", "B-50"]).output().unwrap();
+        refused(&client, 2, &["no attack of replicas"]);
+    }
+
+    #[test]
+    fn it_begins_and_ends_attacks_as_it_is_told_and_forgets_them_when_it_starts() {
+        let folder = Folder::new("lab-orders");
+        let (dir, _) = group_of_one(&folder);
+        let mut child = lab().arg("run").arg(&dir).args(["--attack", "b-48"]).spawn().unwrap();
+        says(&dir, "\"attack\":\"B-48\"");
+        fs::write(dir.join("attack"), "B-99").unwrap();
+        says(&dir, "no attack of replicas is called that");
+        fs::write(dir.join("attack"), "B-01 1 2").unwrap();
+        says(&dir, "\"attack\":\"B-01\"");
+        fs::write(dir.join("attack"), "").unwrap();
+        says(&dir, "\"attack\":null,\"refused\":null");
+        fs::write(dir.join("attack"), "B-01").unwrap();
+        says(&dir, "\"attack\":\"B-01\"");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut child = lab().arg("run").arg(&dir).spawn().unwrap();
+        says(&dir, "\"attack\":null");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
