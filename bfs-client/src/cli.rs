@@ -38,6 +38,7 @@ Use:
 Watch and try:
   fsck          hold what the group says about its files against itself
   status        the health of a group, asked of every replica
+  drill         let a replica of a lab build attack its group
   demo          start four replicas here, work on real files, and kill one
 
 Options:
@@ -67,6 +68,8 @@ enum Command {
     Umount(umount::UmountArgs),
     /// Ask every replica and say in one word how the group is
     Status(status::StatusArgs),
+    /// Tell a lab replica of a running group to attack, or to be honest again
+    Drill(crate::drill::DrillArgs),
     /// Start four replicas on this machine, work on real files, and kill one meanwhile
     Demo(crate::demo::DemoArgs),
 }
@@ -108,6 +111,7 @@ fn run(command: Command) -> Outcome<Exit> {
         Command::Mount(args) => mount::run(&args).map(fine),
         Command::Umount(args) => umount::run(&args).map(fine),
         Command::Status(args) => status::run(&args),
+        Command::Drill(args) => crate::drill::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
     }
 }

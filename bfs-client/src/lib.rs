@@ -16,6 +16,7 @@ pub mod backend;
 pub mod cli;
 pub mod demo;
 pub mod export;
+pub mod drill;
 pub mod failure;
 pub mod fsck;
 pub mod fuse;

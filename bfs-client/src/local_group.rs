@@ -12,6 +12,7 @@ use self::process::{
     END_LIMIT, POLL, end_now, last_lines, listens, new_folder, pid, reported, run, said, stopped,
     wait, with_log,
 };
+use crate::drill::{self, Told};
 use crate::failure::{Failure, Outcome};
 use crate::mount_state;
 use crate::mount_table::{self, Detach};
@@ -61,6 +62,21 @@ impl Programs {
             })
         };
         Ok(Self { bfs: find("bfs")?, replica: find("bfs-replica")? })
+    }
+
+    /// The same with replicas that can be told to attack.
+    ///
+    /// Errors: they were not built.
+    pub fn lab_beside_this() -> Outcome<Self> {
+        let programs = Self::beside_this()?;
+        let lab = programs.replica.with_file_name("bfs-replica-lab");
+        if !lab.is_file() {
+            let what = "cannot find the program bfs-replica-lab";
+            let why = format!("it is not beside {}", programs.replica.display());
+            return Err(Failure::new(what, why)
+                .advise("cargo build --release --bins --features bfs-replica/lab"));
+        }
+        Ok(Self { replica: lab, ..programs })
     }
 }
 
@@ -135,6 +151,26 @@ impl LocalGroup {
     /// Errors: as [`Self::start`].
     pub fn create(n: usize, f: usize) -> Outcome<Self> {
         Self::start(&Plan::new(n, f, &Stop::default())?)
+    }
+
+    /// The same, of lab builds.
+    ///
+    /// Errors: as [`Self::start`].
+    pub fn create_lab(n: usize, f: usize) -> Outcome<Self> {
+        let plan = Plan::new(n, f, &Stop::default())?;
+        Self::start(&Plan { programs: Programs::lab_beside_this()?, ..plan })
+    }
+
+    /// Tells replica `id`, a lab build, to attack; or to be honest again.
+    ///
+    /// Errors: as [`drill::order`].
+    pub fn attack(&self, id: usize, attack: Option<&str>, accomplices: &[usize]) -> Outcome<Told> {
+        drill::order(&self.replicas[id].dir, attack, accomplices)
+    }
+
+    /// What replica `id`, a lab build, says that it has done.
+    pub fn misdeeds(&self, id: usize) -> Option<Told> {
+        drill::told(&self.replicas[id].dir)
     }
 
     /// Makes the keys of every replica and of the clients, and the group file; starts nothing.

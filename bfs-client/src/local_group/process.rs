@@ -94,8 +94,8 @@ pub fn pid(process: &Child) -> Pid {
 pub fn reported(output: &Output) -> Failure {
     let text = String::from_utf8_lossy(&output.stderr);
     let text = text.trim();
-    let text =
-        text.strip_prefix("bfs: ").or_else(|| text.strip_prefix("bfs-replica: ")).unwrap_or(text);
+    let names = ["bfs: ", "bfs-replica: ", "bfs-replica-lab: "];
+    let text = names.iter().find_map(|name| text.strip_prefix(name)).unwrap_or(text);
     let (message, advice) = match text.split_once("\n  try: ") {
         Some((message, advice)) => (message.to_owned(), Some(advice.to_owned())),
         None if text.is_empty() => {

@@ -1,0 +1,283 @@
+//! Compromised replicas among real processes: the adversaries of the simulator inside `bfs-replica-lab`, while a program
+//! works on real files in a mount. Every attack must leave the files right, the program without an error, and the group
+//! healthy once the compromised replica is back.
+
+use bfs_client::local_group::LocalGroup;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long an attack lasts at least.
+const LASTS: Duration = Duration::from_millis(1500);
+/// How long one round of about ten operations may take under attack: a few view changes on a busy machine.
+const ROUND_MAX: Duration = Duration::from_secs(15);
+/// How long a group may take until all of it is well again.
+const HEAL_MAX: Duration = Duration::from_secs(40);
+
+/// One group at a time: the machine should be busy with the attack, not with others.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A group with a mount on which a program works.
+struct Stage {
+    group: LocalGroup,
+    point: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// What the program met.
+#[derive(Debug, Default)]
+struct Met {
+    rounds: u64,
+    longest: Duration,
+}
+
+impl Stage {
+    /// Nothing where this machine cannot mount; says so.
+    fn new(n: usize, f: usize) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() || fs::File::open("/dev/fuse").is_err() {
+            println!("skipped: mounting wants root and /dev/fuse");
+            return None;
+        }
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = LocalGroup::create_lab(n, f).unwrap();
+        let point = group.dir().join("mnt");
+        fs::create_dir_all(&point).unwrap();
+        group.mount(&point, "strict").unwrap();
+        Some(Self { group, point, _alone: alone })
+    }
+
+    fn primary(&self) -> usize {
+        let deadline = Instant::now() + HEAL_MAX;
+        loop {
+            if let Some((primary, _)) = self.group.status().unwrap().primary() {
+                return primary;
+            }
+            assert!(Instant::now() < deadline, "no primary");
+        }
+    }
+
+    /// Works until `meanwhile` is done, and a few rounds more. Any error and any wrong byte fails.
+    fn work(&mut self, meanwhile: impl FnOnce(&mut LocalGroup)) -> Met {
+        let (point, stop) = (self.point.clone(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let mut met = Met::default();
+                while !stop.load(Ordering::Relaxed) || met.rounds < 3 {
+                    let start = Instant::now();
+                    round(&point, met.rounds);
+                    met.longest = met.longest.max(start.elapsed());
+                    met.rounds += 1;
+                }
+                met
+            });
+            meanwhile(&mut self.group);
+            stop.store(true, Ordering::Relaxed);
+            worker.join().unwrap()
+        })
+    }
+
+    /// `attacker` attacks by `name` while the program works, then is reinstalled.
+    fn survives(&mut self, name: &str, attacker: usize, accomplices: &[usize]) {
+        let mut misdeeds = 0;
+        let met = self.work(|group| {
+            group.attack(attacker, Some(name), accomplices).unwrap();
+            misdeeds = lasts(group, attacker);
+        });
+        self.judge(name, attacker, misdeeds, &met);
+        self.reinstall(attacker);
+        self.heals(name);
+    }
+
+    fn judge(&self, name: &str, attacker: usize, misdeeds: u64, met: &Met) {
+        println!(
+            "{name} by r{attacker}: {misdeeds} misdeeds, {} rounds of work, the longest {} ms",
+            met.rounds,
+            met.longest.as_millis()
+        );
+        assert!(misdeeds > 0, "{name}: nothing was attacked");
+        assert!(met.longest < ROUND_MAX, "{name}: a round took {:?}", met.longest);
+    }
+
+    /// A compromised machine is trusted again once it is set up anew.
+    fn reinstall(&mut self, attacker: usize) {
+        if self.group.is_running(attacker) {
+            self.group.kill(attacker).unwrap();
+        }
+        self.group.start_replica(attacker).unwrap();
+    }
+
+    fn heals(&mut self, name: &str) {
+        let start = Instant::now();
+        // A replica catches up by what others order.
+        let met = self.work(|group| {
+            while group.status().unwrap().health != "HEALTHY" {
+                if start.elapsed() > HEAL_MAX {
+                    let logs: Vec<_> =
+                        (0..group.pids().len()).map(|id| group.log_tail(id)).collect();
+                    panic!(
+                        "{name}: not well after {HEAL_MAX:?}: {:?}\n{}",
+                        group.status(),
+                        logs.join("\n--\n")
+                    );
+                }
+            }
+        });
+        println!("{name}: all well after {:?}, {} rounds of work", start.elapsed(), met.rounds);
+    }
+}
+
+/// Waits until the attack has lasted and has done something; returns how much.
+fn lasts(group: &LocalGroup, attacker: usize) -> u64 {
+    let (start, mut misdeeds) = (Instant::now(), 0);
+    while start.elapsed() < LASTS || misdeeds == 0 && start.elapsed() < HEAL_MAX {
+        // An attacker may stop itself: then what it did last counts.
+        misdeeds = group.misdeeds(attacker).map_or(misdeeds, |told| told.misdeeds());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    misdeeds
+}
+
+/// Writes a file, reads it back, changes it, renames it and removes it.
+fn round(point: &Path, number: u64) {
+    let (a, b) = (point.join(format!("a{}", number % 7)), point.join("b"));
+    let small = format!("round {number}\n").repeat(20);
+    fs::write(&a, &small).unwrap();
+    assert_eq!(fs::read_to_string(&a).unwrap(), small, "round {number}");
+    fs::rename(&a, &b).unwrap();
+    assert!(!a.exists(), "round {number}: renamed away");
+    let large = vec![number as u8; 50_000];
+    fs::write(&a, &large).unwrap();
+    assert!(fs::read(&a).unwrap() == large, "round {number}: another large file");
+    assert_eq!(fs::metadata(&b).unwrap().len(), small.len() as u64, "round {number}");
+    fs::remove_file(&b).unwrap();
+    assert!(fs::metadata(&b).is_err(), "round {number}: removed");
+}
+
+/// What state transfer has to carry besides the program's files.
+const STATE: usize = 24;
+
+#[test]
+fn b37_a_donor_whose_parts_of_the_state_are_damaged() {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let primary = stage.primary();
+    let (donor, lost) = ((primary + 2) % 4, (primary + 3) % 4);
+    let file = |i: usize| stage.point.join(format!("large{i}"));
+    (0..STATE).for_each(|i| fs::write(file(i), vec![i as u8 + 1; 1 << 20]).unwrap());
+    stage.group.kill(lost).unwrap();
+    let mut misdeeds = 0;
+    let met = stage.work(|group| {
+        group.attack(donor, Some("B-37"), &[]).unwrap();
+        group.start_replica(lost).unwrap();
+        let start = Instant::now();
+        while group.status().unwrap().health != "HEALTHY" {
+            assert!(start.elapsed() < HEAL_MAX, "{:?}", group.status());
+        }
+        misdeeds = group.misdeeds(donor).unwrap().misdeeds();
+    });
+    stage.judge("B-37", donor, misdeeds, &met);
+    stage.reinstall(donor);
+    stage.heals("B-37");
+    // The replica that was lost votes on what it was given: the primary goes, and every byte is still right.
+    stage.group.kill(primary).unwrap();
+    for i in 0..STATE {
+        let bytes = fs::read(stage.point.join(format!("large{i}"))).unwrap();
+        assert!(
+            bytes.len() == 1 << 20 && bytes.iter().all(|byte| *byte == i as u8 + 1),
+            "large{i}"
+        );
+    }
+}
+
+#[test]
+fn of_seven_the_primary_equivocates_and_the_next_one_lies_about_the_new_view() {
+    let Some(mut stage) = Stage::new(7, 2) else { return };
+    let first = stage.primary();
+    let next = (first + 1) % 7;
+    let mut misdeeds = 0;
+    let met = stage.work(|group| {
+        group.attack(next, Some("B-32"), &[first]).unwrap();
+        group.attack(first, Some("B-01"), &[next]).unwrap();
+        misdeeds = lasts(group, first);
+        let lies = lasts(group, next);
+        assert!(lies > 0, "the next primary lied about nothing");
+    });
+    stage.judge("B-01 and B-32", first, misdeeds, &met);
+    stage.reinstall(first);
+    stage.heals("B-01");
+    stage.reinstall(next);
+    stage.heals("B-32");
+}
+
+fn a_primary_that(attack: &str) {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let primary = stage.primary();
+    stage.survives(attack, primary, &[]);
+}
+
+fn a_backup_that(attack: &str) {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let backup = (stage.primary() + 2) % 4;
+    stage.survives(attack, backup, &[]);
+}
+
+#[test]
+fn b01_a_primary_that_equivocates() {
+    a_primary_that("B-01");
+}
+
+#[test]
+fn b02_a_primary_that_equivocates_on_order_or_time_only() {
+    a_primary_that("B-02");
+}
+
+#[test]
+fn b03_a_primary_that_withholds_what_it_orders() {
+    a_primary_that("B-03");
+}
+
+#[test]
+fn b07_a_primary_that_delays_everything_to_just_under_the_timeout() {
+    a_primary_that("B-07");
+}
+
+#[test]
+fn b08_a_primary_that_drops_one_client() {
+    a_primary_that("B-08");
+}
+
+#[test]
+fn b09_a_primary_that_starves_a_replica_and_answers_no_client() {
+    a_primary_that("B-09");
+}
+
+#[test]
+fn b12_a_primary_that_proposes_false_times() {
+    a_primary_that("B-12");
+}
+
+#[test]
+fn b17_a_backup_that_says_some_things_to_some_only() {
+    a_backup_that("B-17");
+}
+
+#[test]
+fn b30_a_backup_that_replays_everything() {
+    a_backup_that("B-30");
+}
+
+#[test]
+fn b35_a_backup_that_signs_wrong_checkpoints() {
+    a_backup_that("B-35");
+}
+
+#[test]
+fn b47_a_backup_that_answers_reads_with_wrong_and_stale_contents() {
+    a_backup_that("B-47");
+}
+
+#[test]
+fn b48_a_backup_that_forges_replies() {
+    a_backup_that("B-48");
+}
