@@ -31,6 +31,9 @@ struct Arguments {
     /// Write the figures to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Instead: keep four replicas as busy as they can be for so long, and fail if that deposes a primary.
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<u64>,
 }
 
 /// Units: microseconds.
@@ -162,8 +165,35 @@ fn session(group: &LocalGroup) -> Result<std::sync::Arc<Session>> {
     Ok(session)
 }
 
+/// A busy machine is no reason to change the view: 64 in flight for `minutes`, and the same view afterwards.
+fn soak(minutes: u64) -> Result<()> {
+    let stop = Stop::on_signals()?;
+    let group = LocalGroup::start(&Plan::new(4, 1, &stop)?)?;
+    let session = session(&group)?;
+    let view = || -> Result<u64> {
+        let (_, view) = group.status()?.primary().context("nobody says who the primary is")?;
+        Ok(view)
+    };
+    let (before, start, mut done) = (view()?, Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(60 * minutes) && !stop.requested() {
+        const PIECE: usize = 100_000;
+        let rate = throughput(&session, PIECE, 64)?;
+        done += PIECE;
+        println!("{:>5} s   {done:>10} done   {rate:>8.0} a second", start.elapsed().as_secs());
+    }
+    let after = view()?;
+    if before != after {
+        bail!("the view went from {before} to {after} although nothing was wrong");
+    }
+    println!("{done} operations in {} s, still view {after}", start.elapsed().as_secs());
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(minutes) = arguments.soak {
+        return soak(minutes);
+    }
     let operations = arguments.operations.max(100);
     let tcp_two_cores = tcp_round_trip(operations, [0, 1])?;
     let tcp_one_core = tcp_round_trip(operations, [0, 0])?;

@@ -158,6 +158,7 @@ impl<S: Service> Replica<S> {
         let timely = self.is_timely(m.time);
         self.accept(n, batch.clone(), timely, false);
         self.want_bodies(n, &batch);
+        self.requests.note_references(&batch);
         self.complain(&batch, out);
         self.advance(n, out);
         Ok(())

@@ -20,6 +20,8 @@ use alloc::vec::Vec;
 const ALWAYS_WHOLE: usize = 256;
 /// How many answers may wait for the tentative batch to commit.
 pub(super) const MAX_HELD_READS: usize = 4096;
+/// How many requests that came by digest are remembered; one that should have come whole is enough.
+const MAX_REFERENCED: usize = 4096;
 /// So few clients may err all at once, as after a restart of theirs.
 const MANY_SPOILT: usize = 4;
 /// How many requests may wait on a slot: the next and the one after it, a third that came while the first was executed
@@ -61,6 +63,8 @@ pub(super) struct Requests {
     timed: BTreeMap<Digest, (ClientId, Tick)>,
     /// Clients that must sign, because some replica could not authenticate them. (decision 6)
     demoted: BTreeMap<ClientId, Demotion>,
+    /// What the primary of this view has named without its body, and that is not here.
+    referenced: BTreeSet<Digest>,
     /// Which backups have complained to this replica, the primary, of a client's MACs.
     complaints: BTreeMap<ClientId, BTreeSet<ReplicaId>>,
     /// Up to which sequence number this replica need not complain of a client again.
@@ -189,6 +193,13 @@ impl Requests {
         self.wanted.insert((digest, n));
     }
 
+    /// The primary has named these without their bodies.
+    pub fn note_references(&mut self, batch: &NamedBatch) {
+        let missing = batch.requests.iter().filter(|named| named.body.is_none());
+        let room = MAX_REFERENCED.saturating_sub(self.referenced.len());
+        self.referenced.extend(missing.take(room).map(|named| named.digest));
+    }
+
     /// Whether some batch lacks the request with this digest.
     pub fn wants(&self, digest: Digest) -> bool {
         let mut all = self.wanted.range((digest, SequenceNumber(0))..);
@@ -208,6 +219,9 @@ impl Requests {
     /// Batches up to `stable` want nothing any more.
     pub fn forget_wanted(&mut self, stable: SequenceNumber) {
         self.wanted.retain(|(_, n)| *n > stable);
+        let mut referenced = core::mem::take(&mut self.referenced);
+        referenced.retain(|digest| self.wants(*digest));
+        self.referenced = referenced;
     }
 
     pub fn all_wanted(&self) -> impl Iterator<Item = Digest> {
@@ -218,6 +232,7 @@ impl Requests {
     pub fn end_view(&mut self, still_wanted: BTreeSet<(Digest, SequenceNumber)>) {
         self.wanted = still_wanted;
         self.queue.clear();
+        self.referenced.clear();
         self.complaints.clear();
         self.complained.clear();
         for pending in self.pending.values_mut() {
@@ -520,6 +535,12 @@ impl<S: Service> Replica<S> {
         }
         if !batches.is_empty() {
             self.seek_new_view(out);
+        }
+        let was_referenced = self.requests.referenced.remove(&digest);
+        let is_small = request.request.size() <= self.config.inline_bytes;
+        if was_referenced && is_small && self.is_active() {
+            // Clients send only large requests to everyone: a correct primary passes small ones on whole. (B-03)
+            self.suspect(out);
         }
         !batches.is_empty()
     }
