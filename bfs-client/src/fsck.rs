@@ -307,7 +307,8 @@ mod tests {
                 }
             }
         };
-        let cases: [(&str, fn(&mut Vec<Entry>)); 5] = [
+        type Change = fn(&mut Vec<Entry>);
+        let cases: [(&str, Change); 5] = [
             ("is there twice", |entries| entries.push(entries[0].clone())),
             ("is no name", |entries| {
                 entries.iter_mut().filter(|e| e.name == b"f").for_each(|e| e.name = b"f/".into());

@@ -67,6 +67,40 @@ fn what_stays_is_listed_once_whatever_comes_and_goes() {
 }
 
 #[test]
+fn a_directory_holds_a_million_entries() {
+    let mut b = Bench::new();
+    b.check = false;
+    // Names of a few files: what is tried is the directory.
+    let files: Vec<_> = (0..20).map(|i| b.file(&root(), ROOT, &format!("f{i}"), 0o644)).collect();
+    let d = b.directory(&root(), ROOT, "d", 0o755);
+    let name = |i: usize| format!("name {i}");
+    for i in 0..1_000_000 {
+        b.get(&root(), link(files[i % 20], d, &name(i)));
+    }
+    let (mut cookie, mut listed, mut pieces) = (0, 0, 0);
+    loop {
+        let op = FsOp::ReadDirectory { inode: d, cookie, budget: MAX_IO };
+        let Ok(FsReply::Entries { entries, eof }) = b.run(&root(), op) else { panic!() };
+        // Others come and go behind and ahead of where the listing is.
+        b.done(&root(), unlink(d, &name(pieces)));
+        b.get(&root(), link(files[0], d, &format!("new {pieces}")));
+        let stays = |e: &&Entry| e.name.starts_with(b"name ") && e.name.len() > 8;
+        listed += entries.iter().filter(stays).count();
+        cookie = entries.last().unwrap().cookie;
+        pieces += 1;
+        if eof {
+            break;
+        }
+    }
+    // Of names longer than three digits none was touched.
+    assert!(pieces < 1000, "{pieces}");
+    assert_eq!(listed, 1_000_000 - 1000);
+    assert_eq!(b.get(&root(), lookup(d, &name(999_999))).inode, files[19]);
+    assert_eq!(b.run(&root(), lookup(d, &name(1_000_000))), Err(FsError::NotFound));
+    b.fails(&root(), rmdir(ROOT, "d"), FsError::NotEmpty);
+}
+
+#[test]
 fn names_with_one_hash_share_eight_places() {
     let mut b = Bench::new();
     let victim = b"victim";

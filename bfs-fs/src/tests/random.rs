@@ -332,14 +332,21 @@ fn sorted(result: FsResult) -> FsResult {
     }
 }
 
-/// Runs `steps` operations on the file system and on the model.
-fn against_model(seed: u64, steps: u64, crowd: usize, memory_budget: u64) -> Outcomes {
+/// Runs `steps` operations on the file system and on the model, and checks the whole state after every `interval`.
+fn against_model(
+    seed: u64,
+    steps: u64,
+    crowd: usize,
+    memory_budget: u64,
+    interval: u64,
+) -> Outcomes {
     let mut bench =
         Bench::with(FileSystemConfig { memory_budget, root_mode: 0o777, ..Default::default() });
     let mut model = Model::new(0o777);
     let mut maker = Maker { rng: Lcg(seed), crowd };
     let mut outcomes = Outcomes::new();
     for step in 0..steps {
+        bench.check = step % interval == 0;
         let (who, op) = maker.request(&model);
         if let FsOp::ReadDirectory { inode, .. } = op {
             compare_listing(&mut bench, &model, &who, inode, &mut maker.rng);
@@ -373,7 +380,7 @@ fn expect_outcomes(found: &Outcomes, expected: &str) {
 fn agrees_with_the_model() {
     let mut outcomes = Outcomes::new();
     for seed in 0..8 {
-        outcomes.extend(against_model(seed, 25_000, 24, 1 << 30));
+        outcomes.extend(against_model(seed, 10_000, 24, 1 << 30, 1));
     }
     expect_outcomes(
         &outcomes,
@@ -396,8 +403,21 @@ fn agrees_with_the_model() {
 }
 
 #[test]
+fn a_million_operations_agree_with_the_model() {
+    let run = |seeds: core::ops::Range<u64>| {
+        for seed in seeds {
+            against_model(seed, 125_000, 16 + 16 * (seed as usize % 4), 1 << 30, 100);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(100..104));
+        scope.spawn(|| run(104..108));
+    });
+}
+
+#[test]
 fn agrees_with_the_model_when_space_is_short() {
-    let outcomes = against_model(99, 20_000, 1000, 60_000);
+    let outcomes = against_model(99, 20_000, 1000, 60_000, 1);
     expect_outcomes(
         &outcomes,
         "Create NoSpace, MakeDirectory NoSpace, Symlink NoSpace, Link NoSpace, Write NoSpace, Create Ok, Write Ok, \
@@ -410,7 +430,7 @@ proptest! {
 
     #[test]
     fn agrees_with_the_model_from_any_seed(seed: u64, crowd in 4usize..60) {
-        against_model(seed, 300, crowd, 1 << 30);
+        against_model(seed, 300, crowd, 1 << 30, 1);
     }
 }
 

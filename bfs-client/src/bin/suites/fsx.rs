@@ -22,6 +22,9 @@ const MAPPED: &str = "mapread = 10\nmapwrite = 10\n";
 pub struct Arguments {
     #[command(flatten)]
     common: Common,
+    /// The suite's own program
+    #[arg(long, value_name = "FILE")]
+    tool: PathBuf,
     /// How many runs, each with a seed of its own; half of them also map the file
     #[arg(long, default_value_t = 20)]
     seeds: u64,
@@ -92,7 +95,7 @@ fn run_on(arguments: &Arguments, stop: &Stop, consistency: &str) -> Result<Run> 
     fs::write(folder.join("plain.toml"), CONFIGURATION)?;
     fs::write(folder.join("mapped.toml"), CONFIGURATION.to_owned() + MAPPED)?;
     let exerciser = Exerciser {
-        tool: fs::canonicalize(&arguments.common.tool)?,
+        tool: fs::canonicalize(&arguments.tool)?,
         ops: arguments.ops,
         mount: bed.mount.clone(),
         folder,

@@ -3,6 +3,7 @@
 mod bed;
 mod fsx;
 mod pjdfstest;
+mod programs;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -25,14 +26,13 @@ enum Suite {
     Pjdfstest(pjdfstest::Arguments),
     /// Random operations on a file, compared with what they must give
     Fsx(fsx::Arguments),
+    /// Real programs at work
+    Programs(programs::Arguments),
 }
 
 /// What every suite can be told.
 #[derive(Args, Clone)]
 struct Common {
-    /// The suite's own program
-    #[arg(long, value_name = "FILE")]
-    tool: PathBuf,
     /// Kill one backup before the suite starts, so that every answer needs all the others
     #[arg(long)]
     without_spare: bool,
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     let result = match &Arguments::parse().suite {
         Suite::Pjdfstest(arguments) => pjdfstest::run(arguments),
         Suite::Fsx(arguments) => fsx::run(arguments),
+        Suite::Programs(arguments) => programs::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

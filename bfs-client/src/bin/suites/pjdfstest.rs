@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 use workloads::stop::Stop;
@@ -18,6 +19,9 @@ const CONFIGURATION: &str = include_str!("../../../suites/pjdfstest.toml");
 pub struct Arguments {
     #[command(flatten)]
     common: Common,
+    /// The suite's own program
+    #[arg(long, value_name = "FILE")]
+    tool: PathBuf,
     /// Only under this consistency (default: close-to-open, then strict)
     #[arg(long, value_name = "MODE", value_parser = CONSISTENCIES)]
     only: Option<String>,
@@ -72,7 +76,7 @@ fn run_on(arguments: &Arguments, stop: &Stop, consistency: &str) -> Result<Run> 
     // Its folder must be open to the other users of the suite, and so must the way to it.
     let group_folder = bed.mount.with_file_name("");
     fs::set_permissions(&group_folder, Permissions::from_mode(0o711))?;
-    let mut command = Command::new(fs::canonicalize(&arguments.common.tool)?);
+    let mut command = Command::new(fs::canonicalize(&arguments.tool)?);
     command.arg("-c").arg(&configuration).arg("-p").arg(&place).args(&arguments.cases);
     command.current_dir("/");
     let start = Instant::now();
