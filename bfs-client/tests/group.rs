@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -346,4 +347,90 @@ fn two_clients_of_a_group_share_locks_and_open_files() {
         std::thread::sleep(Duration::from_millis(20));
     }
     group.unmount(&point).unwrap();
+}
+
+/// Two clients that change and look in turns.
+struct Pair {
+    group: LocalGroup,
+    first: PathBuf,
+    second: SecondMount,
+}
+
+impl Pair {
+    fn new(options: &str) -> Self {
+        let mut group = LocalGroup::create(4, 1).unwrap();
+        administer(&group, "export", &["1", "--no-root-squash"]);
+        let first = mounted(&mut group, options);
+        let second = SecondMount::new(&group, options);
+        Self { group, first, second }
+    }
+
+    fn end(mut self) {
+        drop(self.second);
+        self.group.unmount(&self.first).unwrap();
+    }
+}
+
+#[test]
+fn under_strict_each_client_sees_what_the_other_has_done() {
+    if !can_mount() {
+        return;
+    }
+    let pair = Pair::new("strict");
+    let places = [&pair.first, &pair.second.0];
+    let file = |place: &PathBuf, name: &str| place.join(name);
+    fs::write(file(places[0], "f"), "").unwrap();
+    // Both have it open all the time, so what one reads was not asked for at open(2).
+    let open = |place| fs::File::options().read(true).write(true).open(file(place, "f")).unwrap();
+    let handles = [open(places[0]), open(places[1])];
+    for round in 0..100usize {
+        let (one, other) = (round % 2, 1 - round % 2);
+        let text = format!("round {round}: {}", "x".repeat(round * 97 % 5000));
+        handles[one].write_all_at(text.as_bytes(), round as u64).unwrap();
+        let mut seen = vec![0; text.len()];
+        handles[other].read_exact_at(&mut seen, round as u64).unwrap();
+        assert_eq!(String::from_utf8(seen).unwrap(), text);
+        handles[one].set_len(round as u64).unwrap();
+        assert_eq!(handles[other].metadata().unwrap().len(), round as u64);
+        let name = format!("g{round}");
+        assert!(!file(places[other], &name).exists());
+        fs::rename(file(places[one], "f"), file(places[one], &name)).unwrap();
+        assert!(file(places[other], &name).exists() && !file(places[other], "f").exists());
+        fs::rename(file(places[other], &name), file(places[other], "f")).unwrap();
+        assert!(!file(places[one], &name).exists() && file(places[one], "f").exists());
+    }
+    drop(handles);
+    pair.end();
+}
+
+#[test]
+fn under_close_to_open_changes_show_within_the_time_that_the_mount_says() {
+    if !can_mount() {
+        return;
+    }
+    let pair = Pair::new("actimeo=1");
+    let (writer, reader) = (pair.first.join("f"), pair.second.0.join("f"));
+    fs::write(&writer, "0").unwrap();
+    // A name that was looked for in vain is not remembered.
+    assert_eq!(fs::read_to_string(&reader).unwrap(), "0");
+    for round in 1..=4usize {
+        let (old, new) = (
+            (round - 1).to_string().repeat(round * 3000 - 2999),
+            round.to_string().repeat(round * 3000 + 1),
+        );
+        fs::write(&writer, &new).unwrap();
+        let changed = Instant::now();
+        loop {
+            let asked = changed.elapsed();
+            let seen = fs::read_to_string(&reader).unwrap();
+            if seen == new {
+                break;
+            }
+            assert!(asked < Duration::from_millis(1500), "{asked:?}: {} bytes", seen.len());
+            // What is cached is old as a whole, or ends where the new size has been learnt.
+            assert!(old.starts_with(&seen), "{} bytes", seen.len());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    pair.end();
 }

@@ -23,19 +23,31 @@ fn cannot(failure: Failure) -> anyhow::Error {
     anyhow!("{failure}")
 }
 
+/// How many replicas, and how many of them may be faulty.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub n: usize,
+    pub f: usize,
+}
+
 impl Bed {
+    /// A fresh group of four, as [`Bed::of`].
+    pub fn new(common: &Common, stop: &Stop, options: &str) -> Result<Self> {
+        Self::of(Size { n: 4, f: 1 }, common, stop, options)
+    }
+
     /// A fresh group, mounted with `options`, of which one backup has been killed if `common` says so.
     ///
     /// Errors: this is not root, or what the group's programs say.
-    pub fn new(common: &Common, stop: &Stop, options: &str) -> Result<Self> {
+    pub fn of(size: Size, common: &Common, stop: &Stop, options: &str) -> Result<Self> {
         if !geteuid().is_root() {
             bail!("only root can test what other users may do: run it as root, with /dev/fuse");
         }
-        let plan = Plan::new(4, 1, stop).map_err(cannot)?;
+        let plan = Plan::new(size.n, size.f, stop).map_err(cannot)?;
         let mut group = LocalGroup::start(&plan).map_err(cannot)?;
         let mount = group.dir().join("mnt");
         group.mount(&mount, options).map_err(cannot)?;
-        if common.without_spare {
+        if common.without_spare && size.f > 0 {
             group.kill(3).map_err(cannot)?;
         }
         Ok(Self { group, mount })
@@ -51,6 +63,13 @@ impl Bed {
         let program = command.get_program().to_owned();
         let output = self.supervise(|| command.output());
         output.with_context(|| format!("cannot run {}", Path::new(&program).display()))
+    }
+
+    /// Unmounts and mounts again.
+    pub fn remount(&mut self, options: &str) -> Result<()> {
+        let mount = self.mount.clone();
+        self.group.unmount(&mount).map_err(cannot)?;
+        self.group.mount(&mount, options).map_err(cannot)
     }
 
     /// Unmounts and ends the group.

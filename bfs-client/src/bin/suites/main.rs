@@ -4,6 +4,7 @@ mod bed;
 mod fsx;
 mod pjdfstest;
 mod programs;
+mod speed;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Suite {
     Fsx(fsx::Arguments),
     /// Real programs at work
     Programs(programs::Arguments),
+    /// What replication costs
+    Speed(speed::Arguments),
 }
 
 /// What every suite can be told.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Suite::Pjdfstest(arguments) => pjdfstest::run(arguments),
         Suite::Fsx(arguments) => fsx::run(arguments),
         Suite::Programs(arguments) => programs::run(arguments),
+        Suite::Speed(arguments) => speed::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
