@@ -6,7 +6,9 @@ mod hostile;
 mod seeded;
 
 use bfs_fs::op::{
-    Caller, CreateMode, FsOp, FsRequest, Inode, ROOT, RenameMode, decode_result, encode_request,
+    AllocateMode, Caller, CreateMode, Export, FsOp, FsRequest, Inode, Keep, Limits, LockClass,
+    LockKind, LockRequest, ROOT, RenameMode, SeekTarget, Subject, XattrMode, decode_result,
+    encode_request,
 };
 use bfs_fs::{FileSystem, FileSystemConfig, State};
 use bft_core::service::{Context, Service};
@@ -15,11 +17,28 @@ use bft_core::types::{ClientId, SequenceNumber, Time};
 /// One request of each kind, in an order in which all succeed but for the last.
 fn requests() -> Vec<Vec<u8>> {
     use FsOp::*;
-    let [dir, file, other] = [2, 3, 4].map(Inode);
+    let [dir, file, other, top] = [2, 3, 4, 6].map(Inode);
+    let lock = LockRequest {
+        owner: 5,
+        pid: 1,
+        class: LockClass::Record,
+        kind: LockKind::Exclusive,
+        start: 3,
+        end: 90,
+    };
+    let export =
+        Export { subtree: top, read_only: false, root_squash: true, uids: vec![(1, 5), (9, 9)] };
     let name = |name: &str| name.as_bytes().to_vec();
     let set =
         bfs_fs::op::SetAttributes { size: Some(70_000), mode: Some(0o600), ..Default::default() };
-    let rename = |new_name, how| Rename { from: dir, name: name("f"), to: ROOT, new_name, how };
+    let rename = |new_name, how| Rename {
+        from: dir,
+        name: name("f"),
+        to: ROOT,
+        new_name,
+        how,
+        keep: Keep::Whatever,
+    };
     let all = [
         MakeDirectory { parent: ROOT, name: name("d"), mode: 0o755 },
         Create { parent: dir, name: name("f"), mode: 0o644, how: CreateMode::Guarded },
@@ -43,11 +62,34 @@ fn requests() -> Vec<Vec<u8>> {
             to: ROOT,
             new_name: name("e"),
             how: RenameMode::Replace,
+            keep: Keep::These(vec![dir]),
         },
         Sync { inode: file },
         StatFs,
-        Unlink { parent: ROOT, name: name("h") },
-        RemoveDirectory { parent: ROOT, name: name("e") },
+        Hold { inodes: vec![file, dir] },
+        Lock { inode: file, request: lock, wait: true },
+        TestLock { inode: file, request: lock },
+        Unlock { inode: file, request: lock },
+        Allocate { inode: file, offset: 4_000, length: 9_000, how: AllocateMode::Punch },
+        Seek { inode: file, offset: 0, target: SeekTarget::Hole },
+        CopyRange { from: file, from_offset: 0, to: other, to_offset: 7, length: 5_000 },
+        SetXattr { inode: file, name: name("user.a"), value: b"v"[..].into(), how: XattrMode::Set },
+        ListXattrs { inode: file },
+        RemoveXattr { inode: file, name: name("user.a") },
+        MakeDirectory { parent: ROOT, name: name("top"), mode: 0o777 },
+        MakeSubtree { inode: top },
+        SetExport { client: 1, export: Some(export) },
+        SetLimits {
+            subject: Subject::Subtree(top),
+            limits: Limits { bytes: Some(9), inodes: None },
+        },
+        GetAccount { subject: Subject::User(0) },
+        GetExport { client: 1 },
+        LetGo { inodes: vec![dir] },
+        Renew { life: 3 },
+        EndLease,
+        Unlink { parent: ROOT, name: name("h"), keep: Keep::Whatever },
+        RemoveDirectory { parent: ROOT, name: name("e"), keep: Keep::Whatever },
     ];
     let caller = Caller { uid: 0, gid: 0, groups: vec![1, 2] };
     let all = all.into_iter().map(|op| FsRequest { caller: caller.clone(), op });
