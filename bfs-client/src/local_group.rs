@@ -111,6 +111,7 @@ pub struct LocalGroup {
     id: String,
     replicas: Vec<Replica>,
     mounts: Vec<PathBuf>,
+    intruder: Option<Child>,
     left_running: bool,
 }
 
@@ -168,6 +169,32 @@ impl LocalGroup {
         drill::order(&self.replicas[id].dir, attack, accomplices)
     }
 
+    /// Starts a client that attacks until [`Self::end_intrusion`].
+    ///
+    /// Errors: the program was not built, or one attacks already.
+    pub fn intrude(&mut self, attack: &str) -> Outcome {
+        let what = || format!("cannot let a client attack by {attack}");
+        if self.intruder.is_some() {
+            return Err(Failure::new(what(), "another one attacks"));
+        }
+        let cannot = |error: io::Error| Failure::new(what(), error);
+        let log = File::create(self.dir.join("intruder.log")).map_err(cannot)?;
+        let program = self.plan.programs.replica.with_file_name("bfs-client-lab");
+        let mut command = self.program(&program);
+        command.arg(self.group_file()).arg("--key").arg(self.intruder_key());
+        command.args(["--attack", attack]).stdout(Stdio::null()).stderr(log);
+        self.intruder = Some(command.spawn().map_err(cannot)?);
+        Ok(())
+    }
+
+    /// Ends the client that attacks; says whether it still did.
+    pub fn end_intrusion(&mut self) -> bool {
+        let Some(mut intruder) = self.intruder.take() else { return false };
+        let attacked = matches!(intruder.try_wait(), Ok(None));
+        end_now(&mut intruder);
+        attacked
+    }
+
     /// What replica `id`, a lab build, says that it has done.
     pub fn misdeeds(&self, id: usize) -> Option<Told> {
         drill::told(&self.replicas[id].dir)
@@ -185,10 +212,12 @@ impl LocalGroup {
             id: String::new(),
             replicas: Vec::new(),
             mounts: Vec::new(),
+            intruder: None,
             left_running: false,
         };
         group.replicas = (0..plan.n).map(|id| group.replica(id)).collect::<Outcome<_>>()?;
-        for (name, dir) in [("client", group.key_dir()), ("operator", group.operator_key())] {
+        let clients = [group.key_dir(), group.operator_key(), group.intruder_key()].into_iter();
+        for (name, dir) in ["client", "operator", "intruder"].into_iter().zip(clients) {
             let mut init = group.bfs();
             init.arg("init").arg(dir).args(["--name", name]);
             group.run(init, COMMAND_LIMIT)?;
@@ -383,6 +412,11 @@ impl LocalGroup {
         self.dir.join("operator")
     }
 
+    /// The folder with the keys of a third client, which only ever attacks.
+    pub fn intruder_key(&self) -> PathBuf {
+        self.dir.join("intruder")
+    }
+
     /// The programs that the group runs.
     pub fn programs(&self) -> &Programs {
         &self.plan.programs
@@ -444,7 +478,10 @@ impl LocalGroup {
         create.args(["--f", &self.plan.f.to_string(), "--memory", "4GiB", "--replica"]);
         create.args(self.replicas.iter().map(|replica| replica.dir.join("public.toml")));
         create.arg("--client");
-        create.args([self.key_dir(), self.operator_key()].map(|key| key.join("public.toml")));
+        create.args(
+            [self.key_dir(), self.operator_key(), self.intruder_key()]
+                .map(|key| key.join("public.toml")),
+        );
         self.run(create, COMMAND_LIMIT)?;
         let mut show = self.bfs();
         show.args(["group", "show", "--json"]).arg(self.group_file());
@@ -619,6 +656,7 @@ impl Drop for LocalGroup {
         if self.left_running {
             return;
         }
+        self.end_intrusion();
         let running: Vec<_> = (0..self.replicas.len()).filter(|id| self.is_running(*id)).collect();
         for id in &running {
             // Paused, it could neither help with an unmount nor end. It is gone if it cannot be told.

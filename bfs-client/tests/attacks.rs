@@ -210,6 +210,45 @@ fn of_seven_the_primary_equivocates_and_the_next_one_lies_about_the_new_view() {
     stage.heals("B-32");
 }
 
+/// Clients that attack: nobody else's work suffers, and the primary keeps its place.
+fn a_client_that(attack: &str) {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let before = stage.group.status().unwrap().primary();
+    let met = stage.work(|group| {
+        group.intrude(attack).unwrap();
+        std::thread::sleep(LASTS);
+        assert!(group.end_intrusion(), "the intruder gave up");
+    });
+    stage.judge(&format!("{attack} by a client"), 0, 1, &met);
+    stage.heals(attack);
+    assert_eq!(stage.group.status().unwrap().primary(), before, "{attack}");
+}
+
+#[test]
+fn a_client_whose_authenticators_are_good_for_the_primary_only() {
+    a_client_that("bad-mac");
+}
+
+#[test]
+fn a_client_whose_authenticators_are_bad_for_the_primary_only() {
+    a_client_that("reverse-mac");
+}
+
+#[test]
+fn b30_a_client_that_replays_what_it_has_heard_and_said() {
+    a_client_that("B-30");
+}
+
+#[test]
+fn b52_a_client_that_floods() {
+    a_client_that("B-52");
+}
+
+#[test]
+fn a_backup_that_forges_files() {
+    a_backup_that("forged-files");
+}
+
 fn a_primary_that(attack: &str) {
     let Some(mut stage) = Stage::new(4, 1) else { return };
     let primary = stage.primary();

@@ -4,10 +4,12 @@
 //! (`bfs drill` writes it); what came of it is in `lab.json` beside it.
 //!
 //! ```text
+//! client.rs    a client that attacks
 //! control.rs   the two files
 //! late.rs      messages that are held back
 //! ```
 
+pub mod client;
 mod control;
 mod late;
 

@@ -3,6 +3,8 @@
 use super::client::{
     ClientEquivocates, GoodFor, HostileOperations, PartialMac, RequestFlood, WildTimestamps,
 };
+use super::collusion::Collude;
+use super::forgery::ForgeFiles;
 use super::general::{FloodVictim, Mutate, Mute, Replay, SelectiveSilence};
 use super::primary::{
     BatchSpam, Dawdle, Difference, Equivocate, ExhaustSequence, ForgeRequests, OrderAgain,
@@ -434,6 +436,22 @@ pub const ATTACKS: &[Attack] = &[
         Actor::Elsewhere("bfs-fs/src/tests/access.rs"),
         "spoofed identities",
         "denied by the state machine",
+    ),
+    replica(
+        "forged-files",
+        Actor::Backup,
+        "forged contents and attributes of files in every answer",
+        "2f+1 must match: outvoted",
+        WORST,
+        || Box::new(ForgeFiles),
+    ),
+    replica(
+        "collude",
+        Actor::Primary,
+        "equivocates, and votes for whatever each one believes",
+        DEPOSED,
+        WORST,
+        || Box::<Collude>::default(),
     ),
     client(
         "bad-mac",

@@ -10,6 +10,8 @@
 //! voter.rs        a faulty backup
 //! view_change.rs  lies in VIEW-CHANGE and NEW-VIEW
 //! state.rs        checkpoints, state transfer, replies
+//! forgery.rs      answers about files that are well formed and false
+//! collusion.rs    what several faulty replicas do together
 //! client.rs       faulty clients
 //! impostor.rs     clients that are not who they say, or whom only one replica believes
 //! stale.rs        answers that were true before
@@ -18,6 +20,8 @@
 
 pub mod catalogue;
 mod client;
+mod collusion;
+mod forgery;
 mod general;
 pub(crate) mod impostor;
 pub(crate) mod primary;
@@ -31,7 +35,7 @@ use bft_core::messages::Message;
 use bft_core::types::{ClusterSize, GroupId, Peer, ReplicaId, Tick, Time};
 pub use catalogue::{ATTACKS, Actor, Attack, UnknownAttack, by_name};
 use fastrand::Rng;
-pub use general::{Both, Intermittent};
+pub use general::{Both, Intermittent, Replay};
 pub use primary::digest_of;
 use std::time::Duration;
 
