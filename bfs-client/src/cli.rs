@@ -38,8 +38,9 @@ Use:
 Watch and try:
   fsck          hold what the group says about its files against itself
   status        the health of a group, asked of every replica
+  top           the same, again and again
   drill         let a replica of a lab build attack its group
-  demo          start four replicas here, work on real files, and kill one
+  demo          start four replicas here, work on real files, and compromise one after the other
 
 Options:
 {options}
@@ -68,9 +69,11 @@ enum Command {
     Umount(umount::UmountArgs),
     /// Ask every replica and say in one word how the group is
     Status(status::StatusArgs),
+    /// The same again and again, with what changes
+    Top(crate::top::TopArgs),
     /// Tell a lab replica of a running group to attack, or to be honest again
     Drill(crate::drill::DrillArgs),
-    /// Start four replicas on this machine, work on real files, and kill one meanwhile
+    /// Start four replicas on this machine, work on real files, and compromise one after the other meanwhile
     Demo(crate::demo::DemoArgs),
 }
 
@@ -111,6 +114,7 @@ fn run(command: Command) -> Outcome<Exit> {
         Command::Mount(args) => mount::run(&args).map(fine),
         Command::Umount(args) => umount::run(&args).map(fine),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => crate::top::run(&args),
         Command::Drill(args) => crate::drill::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
     }

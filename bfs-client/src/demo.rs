@@ -1,19 +1,32 @@
-//! `bfs demo`: a whole group on this machine, real work on its mount, and a replica that dies in the middle of it.
+//! `bfs demo`: a whole group on this machine, real work on its mount, and one replica after the other compromised meanwhile.
+//!
+//! ```text
+//! work.rs      what programs do all the time    attacks.rs   what is done to the group
+//! control.rs   one attack on a server that is not replicated
+//! broken.rs    --break-it: more attackers than the group bears
+//! ```
 
+mod attacks;
+mod broken;
+mod control;
+mod work;
+
+use self::attacks::Attack;
+use self::control::Control;
+use self::work::{Work, Worked};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::local_group::{LocalGroup, Plan};
+use crate::local_group::{LocalGroup, Plan, Programs};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use workloads::andrew::{self, Options, Phase, PhaseTime, Report};
+use std::time::{Duration, Instant};
+use workloads::andrew::PhaseTime;
 use workloads::compile;
 use workloads::errors::WorkError;
-use workloads::progress::{Console, Lines, Progress};
-use workloads::stall::{StallWatcher, Window};
+use workloads::progress::{Console, Lines};
+use workloads::stall::StallWatcher;
 use workloads::stop::Stop;
 use workloads::tree::SourceTree;
 use workloads::verify::{Verification, verify};
@@ -25,23 +38,26 @@ pub struct DemoArgs {
     #[arg(long, value_name = "OUT", env = "BFS_JSON")]
     pub json: Option<PathBuf>,
     /// Leave the group running, and print the commands to try next
-    #[arg(long, env = "BFS_KEEP")]
+    #[arg(long, env = "BFS_KEEP", conflicts_with = "break_it")]
     pub keep: bool,
     /// How many copies of the source tree to work on
     #[arg(long, value_name = "N", default_value_t = 1, env = "BFS_COPIES", value_parser = clap::value_parser!(u32).range(1..=999))]
     pub copies: u32,
+    /// Compromise more replicas than the group is built to bear, and show what fails then
+    #[arg(long, env = "BFS_BREAK_IT")]
+    pub break_it: bool,
 }
 
 const REPLICAS: usize = 4;
 const F: usize = 1;
-/// The backup that is killed, unless it is the primary.
-const VICTIM: usize = 2;
 /// Fewer compiled files would be no real work.
 const COMPILED_MIN: u64 = 60;
 /// How long the watcher of stalls rests between two rounds.
 const WATCH_PAUSE: Duration = Duration::from_millis(5);
 /// How many errors are printed.
 const ERRORS_SHOWN: usize = 5;
+/// Every operation goes to the group, so that no cache of the kernel hides an attack.
+const MOUNT_OPTIONS: &str = "strict";
 
 /// What the demo found. The field names are a stable interface.
 #[derive(Debug, Serialize)]
@@ -51,65 +67,72 @@ struct Findings {
     f: usize,
     tree: String,
     copies: u32,
+    /// How often the tree was copied, read and compiled; files and bytes of all runs.
+    runs: u64,
     files: u64,
     bytes: u64,
     compiled: u64,
+    /// Those of the last run.
     phases: Vec<PhaseTime>,
+    commits: u64,
+    rows: u64,
     total_seconds: f64,
+    attacks: Vec<Attack>,
     /// Operations that failed: of the work, of the watcher, and of the check at the end.
     errors: u64,
     first_errors: Vec<WorkError>,
     digests_match: bool,
-    faults: Vec<Fault>,
+    git_fsck: String,
+    sqlite: String,
+    control: Control,
     /// In the words of `bfs status`, at the end.
     health: String,
-}
-
-/// One fault and what became of it.
-#[derive(Debug, Serialize)]
-struct Fault {
-    kind: &'static str,
-    replica: usize,
-    /// How much was compiled when it happened.
-    compiled_before: u64,
-    /// Whether the work went on without an error.
-    survived: bool,
-    /// The longest time, from the fault to the end of the work, in which no small file could be created, synced and removed.
-    longest_stall_ms: f64,
 }
 
 impl Findings {
     fn all_hold(&self) -> bool {
         self.errors == 0
             && self.digests_match
+            && self.git_fsck == "ok"
+            && self.sqlite == "ok"
             && self.compiled >= COMPILED_MIN
-            && !self.faults.is_empty()
-            && self.faults.iter().all(|fault| fault.survived)
+            && self.attacks.len() == attacks::COUNT
+            && self.attacks.iter().all(Attack::held)
+            && self.control.corrupted_reads > 0
+            && self.health == "HEALTHY"
     }
 }
 
-/// Runs the demo; fine only if everything that it promises held.
+/// Runs the demo; fine only if everything that it promises held. With `--break-it` the promise is evidence, exit code 5.
 ///
 /// Errors: this machine cannot run it, or somebody stopped it. Nothing is left behind then.
 pub fn run(args: &DemoArgs) -> Outcome<Exit> {
     let cannot = |why: String| Failure::new("cannot run the demo", why);
+    let plan = Plan {
+        programs: Programs::lab_beside_this()?,
+        ..Plan::new(REPLICAS, F, &Stop::default())?
+    };
     compile::check_tools().map_err(|error| cannot(error.to_string()))?;
+    work::check_tools()?;
     let tree = SourceTree::lua().map_err(|error| cannot(error.to_string()))?;
     let stop = Stop::on_signals().map_err(|error| cannot(error.to_string()))?;
-    let console = Console::new(Lines::Stdout, INDENT);
-    let findings = match (Demo { args, tree: &tree, stop: &stop, console }).run() {
+    let plan = Plan { stop: stop.clone(), ..plan };
+    let demo = Demo {
+        args,
+        plan,
+        tree: &tree,
+        stop: &stop,
+        console: Console::new(Lines::Stdout, INDENT),
+        begun: Instant::now(),
+    };
+    let result = if args.break_it { demo.break_it() } else { demo.run() };
+    match result {
         Err(_) if stop.requested() => {
             let left = "its replicas, its mount and its folder are gone";
-            return Err(Failure::new("the demo was stopped", left));
+            Err(Failure::new("the demo was stopped", left))
         }
-        result => result?,
-    };
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string(&findings).map_err(|error| cannot(error.to_string()))?;
-        fs::write(path, text + "\n")
-            .map_err(|error| Failure::new(format!("cannot write {}", path.display()), error))?;
+        result => result,
     }
-    Ok(if findings.all_hold() { Exit::Fine } else { Exit::Failed })
 }
 
 /// Where the text of a step begins.
@@ -117,17 +140,19 @@ const INDENT: &str = "                ";
 
 struct Demo<'a> {
     args: &'a DemoArgs,
+    plan: Plan,
     tree: &'a SourceTree,
     stop: &'a Stop,
     console: Console,
+    begun: Instant,
 }
 
-/// What came of the work.
-struct Worked {
-    report: Report,
-    fault: Option<Fault>,
-    watched: Vec<WorkError>,
-    watch_errors: u64,
+/// What came of the work and of the attacks on it.
+struct Met {
+    worked: Worked,
+    attacks: Vec<Attack>,
+    errors: u64,
+    first_errors: Vec<WorkError>,
 }
 
 impl Demo<'_> {
@@ -135,119 +160,116 @@ impl Demo<'_> {
         self.console.note(&format!("[{number}/6] {name:<9} {text}"));
     }
 
-    fn run(&self) -> Outcome<Findings> {
-        let mut group = LocalGroup::start(&Plan::new(REPLICAS, F, self.stop)?)?;
-        self.step(1, "keys", format_args!("{REPLICAS} replicas and a client made their own keys   (f = {F}: any {F} of {REPLICAS} may be faulty)"));
+    fn started(&self) -> Outcome<(LocalGroup, PathBuf)> {
+        let mut group = LocalGroup::start(&self.plan)?;
+        self.step(1, "keys", format_args!("{REPLICAS} replicas and a client made their own keys   (f = {F}: any {F} of {REPLICAS} may be malicious)"));
         let ports: Vec<_> = (0..REPLICAS).map(|id| format!("r{id} :{}", group.port(id))).collect();
         self.step(2, "start", format_args!("{}   group {}", ports.join("  "), group.id()));
         let mount = group.dir().join("mnt");
-        group.mount(&mount, "")?;
+        group.mount(&mount, MOUNT_OPTIONS)?;
         let (primary, view) = group.status()?.primary().unwrap_or_default();
         self.step(
             3,
             "mount",
             format_args!("{}   (fuse.bfs) · view {view} · primary r{primary}", mount.display()),
         );
-        let victim = if primary == VICTIM { VICTIM + 1 } else { VICTIM };
-        let worked = self.work(&mut group, &mount, victim)?;
-        group.unmount(&mount)?;
-        group.mount(&mount, "")?;
-        let verified = group.supervise(
-            || verify(self.tree, &work_dir(&mount), self.args.copies, &self.console, self.stop),
-            |_| {},
-        );
-        let findings = self.findings(&mut group, worked, &verified)?;
-        self.verdict(&findings, &verified);
-        if self.args.keep {
-            self.hand_over(group, &mount, victim);
-        }
-        Ok(findings)
+        Ok((group, mount))
     }
 
-    /// The benchmark in the mount; a backup is killed once a third is compiled.
-    fn work(&self, group: &mut LocalGroup, mount: &Path, victim: usize) -> Outcome<Worked> {
-        let dir = work_dir(mount);
+    fn run(&self) -> Outcome<Exit> {
+        let (mut group, mount) = self.started()?;
         let cannot = |error| Failure::new(format!("cannot work in {}", mount.display()), error);
-        fs::create_dir(&dir).map_err(cannot)?;
-        let files = self.tree.files().len() as u64 * u64::from(self.args.copies);
+        let begin = || Work::begin(self.tree, work::dir(&mount), self.args.copies, self.stop);
+        let work = group.supervise(begin, |_| {}).map_err(cannot)?;
+        let met = self.work(&mut group, &mount, &work)?;
+        self.step(6, "checks", "unmounted and mounted again, so that nothing comes from a cache");
+        group.unmount(&mount)?;
+        group.mount(&mount, MOUNT_OPTIONS)?;
+        let (verified, git, sqlite) = group.supervise(
+            || {
+                let last = &met.worked.last;
+                let verified = verify(self.tree, last, self.args.copies, &self.console, self.stop);
+                let git = work.check_git(met.worked.commits);
+                (verified, git, work.check_sqlite(met.worked.rows))
+            },
+            |_| {},
+        );
+        let control = control::run(&self.plan, self.tree, self.stop)?;
+        let findings = self.findings(&group, met, &verified, (git, sqlite), control)?;
+        self.verdict(&findings, &verified);
+        self.write_json(&findings)?;
+        if self.args.keep {
+            self.hand_over(group, &mount);
+        }
+        Ok(if findings.all_hold() { Exit::Fine } else { Exit::Failed })
+    }
+
+    /// Programs work in the mount until every attack has been made.
+    fn work(&self, group: &mut LocalGroup, mount: &Path, work: &Work<'_>) -> Outcome<Met> {
+        let cannot = |error| Failure::new(format!("cannot work in {}", mount.display()), error);
         self.step(
             4,
             "work",
             format_args!(
-                "{} × {}: {files} files, copied, read and compiled",
-                self.args.copies,
-                self.tree.name()
+                "all the time: {} files copied, read and compiled, a git repository, an SQLite database",
+                self.tree.files().len() * self.args.copies as usize
             ),
         );
         let mut watcher = StallWatcher::start(mount, WATCH_PAUSE).map_err(cannot)?;
-        let options = Options { copies: self.args.copies, ..Options::default() };
-        let progress = Compiled { console: &self.console, done: AtomicU64::new(0) };
-        let third = self.tree.units().count() as u64 * u64::from(self.args.copies) / 3;
-        let mut killed = None;
-        let report = group.supervise(
-            || andrew::run(self.tree, &dir, options, &progress, self.stop),
+        self.step(5, "ATTACKS", "one at a time; the attacker is set up anew before the next one");
+        let mut attacks = None;
+        let worked = group.supervise(
+            || work.run(),
             |group| {
-                let done = progress.done.load(Ordering::Relaxed);
-                if killed.is_none() && done >= third {
-                    watcher.next_window();
-                    killed = Some((done, group.kill(victim)));
-                    self.step(
-                        5,
-                        "fault",
-                        format_args!(
-                            "r{victim}, a backup, killed with SIGKILL after {done} compilations"
-                        ),
-                    );
+                if attacks.is_none() {
+                    let (watcher, console, stop) = (&watcher, &self.console, self.stop);
+                    let begun = Instant::now();
+                    let mut scene = attacks::Scene { group, work, watcher, console, stop, begun };
+                    attacks = Some(attacks::run(&mut scene, INDENT));
+                    work.finish();
                 }
             },
         );
-        let window = watcher.next_window();
         group.supervise(|| watcher.end(), |_| {});
-        let fault = match killed {
-            Some((done, result)) => {
-                result?;
-                Some(fault(victim, done, &report, &watcher, window))
-            }
-            None => None,
-        };
-        Ok(Worked {
-            report,
-            fault,
-            watched: watcher.first_errors(),
-            watch_errors: watcher.errors(),
+        Ok(Met {
+            worked,
+            attacks: attacks.unwrap_or_else(|| Ok(Vec::new()))?,
+            errors: work.errors() + watcher.errors(),
+            first_errors: [work.first_errors(), watcher.first_errors()].concat(),
         })
     }
 
     fn findings(
         &self,
-        group: &mut LocalGroup,
-        worked: Worked,
+        group: &LocalGroup,
+        met: Met,
         verified: &Verification,
+        (git_fsck, sqlite): (String, String),
+        control: Control,
     ) -> Outcome<Findings> {
-        let Worked { report, fault, watched, watch_errors } = worked;
-        let first_errors = [report.first_errors, watched, verified.first_errors.clone()].concat();
-        let health = group.status()?.health;
-        let mut faults: Vec<_> = fault.into_iter().collect();
-        for fault in &mut faults {
-            // Those that were not killed must have borne it too.
-            fault.survived &= (0..REPLICAS).all(|id| id == fault.replica || group.is_running(id));
-        }
+        let Met { worked, attacks, errors, first_errors } = met;
         Ok(Findings {
             group: group.id().to_owned(),
             replicas: REPLICAS,
             f: F,
-            tree: report.tree,
-            copies: report.copies,
-            files: report.files,
-            bytes: report.bytes,
-            compiled: report.compiled,
-            phases: report.phases,
-            total_seconds: report.total_seconds,
-            errors: report.errors + watch_errors + verified.errors,
-            first_errors,
+            tree: self.tree.name().to_owned(),
+            copies: self.args.copies,
+            runs: worked.runs,
+            files: worked.files,
+            bytes: worked.bytes,
+            compiled: worked.compiled,
+            phases: worked.phases,
+            commits: worked.commits,
+            rows: worked.rows,
+            total_seconds: self.begun.elapsed().as_secs_f64(),
+            attacks,
+            errors: errors + verified.errors,
+            first_errors: [first_errors, verified.first_errors.clone()].concat(),
             digests_match: verified.all_match(),
-            faults,
-            health,
+            git_fsck,
+            sqlite,
+            control,
+            health: group.status()?.health,
         })
     }
 
@@ -259,10 +281,27 @@ impl Demo<'_> {
                 verified.matching, verified.files
             ),
         };
-        let stall = findings.faults.iter().map(|fault| fault.longest_stall_ms).fold(0.0, f64::max);
-        self.step(6, "verdict", format_args!(
-            "after unmounting and mounting again, {digests}\n{INDENT}{} compiled · {} errors · longest stall {stall:.0} ms · {}",
-            findings.compiled, findings.errors, findings.health
+        let attacks = &findings.attacks;
+        let stall = attacks.iter().map(|attack| attack.longest_stall_ms).fold(0.0, f64::max);
+        let sum = |count: fn(&Attack) -> u64| attacks.iter().map(count).sum::<u64>();
+        self.console.note(&format!(
+            "{INDENT}{digests} · git fsck {} ({} commits) · SQLite {} ({} rows)",
+            findings.git_fsck, findings.commits, findings.sqlite, findings.rows
+        ));
+        self.console.note(&format!(
+            "      verdict   {} attacks: {} forged replies outvoted · {} client errors · {} wrong reads of {} · longest stall {stall:.0} ms · {} view changes · {}",
+            attacks.len(),
+            sum(|attack| attack.outvoted),
+            findings.errors,
+            sum(|attack| attack.wrong_reads),
+            sum(|attack| attack.reads),
+            sum(|attack| attack.view_changes),
+            findings.health
+        ));
+        let control = &findings.control;
+        self.console.note(&format!(
+            "      control   {} on one unreplicated server: {} of {} reads corrupted, without any error; {} files with forged permissions",
+            control.attack, control.corrupted_reads, control.reads, control.forged_attributes
         ));
         for error in findings.first_errors.iter().take(ERRORS_SHOWN) {
             self.console.note(&format!("{INDENT}{error}"));
@@ -272,17 +311,41 @@ impl Demo<'_> {
         }
     }
 
-    fn hand_over(&self, group: LocalGroup, mount: &Path, victim: usize) {
+    fn break_it(&self) -> Outcome<Exit> {
+        let faulty = F + 1;
+        self.console.note(&format!(
+            "{faulty} of {REPLICAS} replicas attack together; the group is built to bear f = {F}"
+        ));
+        let broken = broken::run(&self.plan, &self.console, INDENT, self.stop)?;
+        self.console.note(&format!(
+            "verdict         {} reads right, {} failed, {} wrong; {} replicas stopped and kept the evidence",
+            broken.good_reads,
+            broken.failed_reads,
+            broken.wrong_reads,
+            broken.alarms.len()
+        ));
+        self.write_json(&broken)?;
+        Ok(if broken.was_honest() { Exit::Byzantine } else { Exit::Failed })
+    }
+
+    fn write_json(&self, found: &impl Serialize) -> Outcome {
+        let Some(path) = &self.args.json else { return Ok(()) };
+        let cannot =
+            |error: &dyn Display| Failure::new(format!("cannot write {}", path.display()), error);
+        let text = serde_json::to_string(found).map_err(|error| cannot(&error))?;
+        fs::write(path, text + "\n").map_err(|error| cannot(&error))
+    }
+
+    fn hand_over(&self, group: LocalGroup, mount: &Path) {
         let (bfs, dir) = (group.programs().bfs.display(), group.dir().display());
         let running: Vec<_> =
             group.pids().into_iter().flatten().map(|pid| pid.to_string()).collect();
-        let replica = group.programs().replica.display();
         let file = group.group_file();
         self.console.note(&format!(
             "\nThe group keeps running. Try:\n\
              \x20 ls {mount}\n\
-             \x20 {bfs} status {file} --key {operator}\n\
-             \x20 {replica} run {dir}/r{victim} --group {file}        # starts r{victim} again\n\
+             \x20 {bfs} top {file} --key {operator}\n\
+             \x20 {bfs} drill {dir}/r2 --attack forged-files        # and without --attack to end it\n\
              To end it:\n\
              \x20 {bfs} umount {mount} && kill {running} && rm -r {dir}",
             mount = mount.display(),
@@ -291,52 +354,5 @@ impl Demo<'_> {
             running = running.join(" "),
         ));
         group.leave_running();
-    }
-}
-
-fn fault(
-    victim: usize,
-    done: u64,
-    report: &Report,
-    watcher: &StallWatcher,
-    window: Window,
-) -> Fault {
-    Fault {
-        kind: "kill-backup",
-        replica: victim,
-        compiled_before: done,
-        survived: report.errors == 0
-            && watcher.errors() == 0
-            && report.compiled > done
-            && window.completions > 0,
-        longest_stall_ms: window.longest.as_secs_f64() * 1000.0,
-    }
-}
-
-/// The work has a folder of its own, so that the watcher's file is not in its way.
-fn work_dir(mount: &Path) -> PathBuf {
-    mount.join("work")
-}
-
-/// Shows progress, and counts what the compile phase has done.
-struct Compiled<'a> {
-    console: &'a Console,
-    done: AtomicU64,
-}
-
-impl Progress for Compiled<'_> {
-    fn begin(&self, what: &'static str, items: u64) {
-        self.console.begin(what, items);
-    }
-
-    fn advance(&self, what: &'static str) {
-        self.console.advance(what);
-        if what == Phase::Compile.name() {
-            self.done.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn end(&self, what: &'static str, items: u64, time: Duration) {
-        self.console.end(what, items, time);
     }
 }

@@ -32,4 +32,5 @@ pub mod options;
 pub mod serve;
 pub mod session;
 pub mod status;
+pub mod top;
 pub mod umount;

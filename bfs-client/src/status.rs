@@ -225,7 +225,7 @@ pub fn run(args: &StatusArgs) -> Outcome<Exit> {
 
 /// What is printed; the field names are a stable interface.
 #[derive(Serialize)]
-struct Report {
+pub struct Report {
     group: String,
     health: String,
     replicas_total: usize,
@@ -238,6 +238,9 @@ struct Report {
     replicas: Vec<Row>,
     #[serde(skip)]
     verdict: Health,
+    /// The highest view that a correct replica has reached.
+    #[serde(skip)]
+    view: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -253,8 +256,15 @@ struct Row {
     latency_us: Option<u64>,
 }
 
+/// The last batch that a correct replica has executed: what only f claim does not count.
+pub fn executed(survey: &Survey) -> Option<u64> {
+    let observed = survey.replicas.iter().filter_map(|replica| replica.observation);
+    vouched(survey.size, observed.map(|o| o.last_executed.0))
+}
+
 impl Report {
-    fn new(survey: &Survey) -> Self {
+    /// What follows from the answers.
+    pub fn new(survey: &Survey) -> Self {
         let size = survey.size;
         let observed: Vec<_> = survey.replicas.iter().map(|replica| replica.observation).collect();
         let standings = standings(size, &observed);
@@ -278,10 +288,27 @@ impl Report {
                 })
                 .collect(),
             verdict,
+            view: view.map(|view| view.0),
         }
     }
 
-    fn text(&self) -> String {
+    /// The state of the group in one word.
+    pub fn verdict(&self) -> Health {
+        self.verdict
+    }
+
+    /// The highest view that a correct replica has reached.
+    pub fn view(&self) -> Option<u64> {
+        self.view
+    }
+
+    /// How each replica stands, in words.
+    pub fn standings(&self) -> Vec<String> {
+        self.replicas.iter().map(|row| row.standing.clone()).collect()
+    }
+
+    /// A few lines for people.
+    pub fn text(&self) -> String {
         let mut text = format!("group {} · {} · {}\n", self.group, self.health, self.meaning());
         for row in &self.replicas {
             let number = |value: Option<u64>| value.map_or("-".into(), |value| value.to_string());
