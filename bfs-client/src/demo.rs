@@ -318,7 +318,7 @@ impl Demo<'_> {
         ));
         let broken = broken::run(&self.plan, &self.console, INDENT, self.stop)?;
         self.console.note(&format!(
-            "verdict         {} reads right, {} failed, {} wrong; {} replicas stopped and kept the evidence",
+            "verdict         {} reads right, {} failed, {} wrong · alarms: {}, with their evidence in the logs",
             broken.good_reads,
             broken.failed_reads,
             broken.wrong_reads,

@@ -197,6 +197,17 @@ mod lab {
     }
 
     #[test]
+    fn the_documentation_lists_the_whole_catalogue() {
+        let documented = include_str!("../../docs/attacks.md");
+        for attack in bft_sim::adversary::ATTACKS {
+            let row =
+                documented.lines().find(|row| row.starts_with(&format!("| {} |", attack.name)));
+            let row = row.unwrap_or_else(|| panic!("{} is not in docs/attacks.md", attack.name));
+            assert!(row.contains(attack.title) && row.contains(attack.expected), "{row}");
+        }
+    }
+
+    #[test]
     fn it_begins_and_ends_attacks_as_it_is_told_and_forgets_them_when_it_starts() {
         let folder = Folder::new("lab-orders");
         let (dir, _) = group_of_one(&folder);
