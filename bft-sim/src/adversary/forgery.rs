@@ -84,6 +84,7 @@ mod tests {
             accessed: never,
             modified: never,
             changed: never,
+            has_xattrs: false,
         };
         let data = Bytes::from_static(b"abc");
         let honest = encode_result(&Ok(FsReply::Data { data, eof: true, attributes }));
