@@ -3,7 +3,7 @@
 use super::Common;
 use anyhow::{Context, Result, anyhow, bail};
 use bfs_client::failure::Failure;
-use bfs_client::local_group::{LocalGroup, Plan};
+use bfs_client::local_group::{LocalGroup, Plan, Programs};
 use nix::unistd::{Group, User, geteuid};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,12 @@ pub struct Bed {
     // Before the group goes, nothing may be on its way to the mount.
     group: LocalGroup,
     pub mount: PathBuf,
+    /// Whether a replica is compromised.
+    attacks: bool,
 }
+
+/// The replica that is compromised: the primary of the first view.
+const ATTACKER: usize = 0;
 
 fn cannot(failure: Failure) -> anyhow::Error {
     anyhow!("{failure}")
@@ -43,14 +48,21 @@ impl Bed {
         if !geteuid().is_root() {
             bail!("only root can test what other users may do: run it as root, with /dev/fuse");
         }
-        let plan = Plan::new(size.n, size.f, stop).map_err(cannot)?;
+        let mut plan = Plan::new(size.n, size.f, stop).map_err(cannot)?;
+        let attack = common.byzantine.as_deref().filter(|_| size.f > 0);
+        if attack.is_some() {
+            plan.programs = Programs::lab_beside_this().map_err(cannot)?;
+        }
         let mut group = LocalGroup::start(&plan).map_err(cannot)?;
         let mount = group.dir().join("mnt");
         group.mount(&mount, options).map_err(cannot)?;
         if common.without_spare && size.f > 0 {
             group.kill(3).map_err(cannot)?;
         }
-        Ok(Self { group, mount })
+        if attack.is_some() {
+            group.attack(ATTACKER, attack, &[]).map_err(cannot)?;
+        }
+        Ok(Self { group, mount, attacks: attack.is_some() })
     }
 
     /// Runs `work`; if somebody asks to stop, what it waits for in the mount fails.
@@ -74,8 +86,15 @@ impl Bed {
 
     /// Unmounts and ends the group.
     ///
-    /// Errors: somebody still uses the mount.
+    /// Errors: somebody still uses the mount; nothing was attacked that should have been.
     pub fn end(mut self) -> Result<()> {
+        if self.attacks {
+            let misdeeds = self.group.misdeeds(ATTACKER).map_or(0, |told| told.misdeeds());
+            println!("replica {ATTACKER} has done {misdeeds} misdeeds meanwhile");
+            if misdeeds == 0 {
+                bail!("the compromised replica found nothing to attack");
+            }
+        }
         self.group.unmount(&self.mount.clone()).map_err(cannot)
     }
 }

@@ -47,6 +47,8 @@ struct Figures {
     suite: &'static str,
     replicas: u32,
     replicas_killed: u32,
+    /// What the compromised replica does, if there is one.
+    attack: Option<String>,
     seeds: u64,
     operations_a_seed: u64,
     runs: Vec<Run>,
@@ -80,6 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         suite: "fsx",
         replicas: 4,
         replicas_killed: u32::from(arguments.common.without_spare),
+        attack: arguments.common.byzantine.clone(),
         seeds: arguments.seeds,
         operations_a_seed: arguments.ops,
         runs,

@@ -39,6 +39,10 @@ struct Common {
     /// Kill one backup before the suite starts, so that every answer needs all the others
     #[arg(long)]
     without_spare: bool,
+    /// Let replica 0, the first primary, make this attack all the time, for example B-48 (wrong replies) or B-01
+    /// (equivocation); docs/simulator.md names them
+    #[arg(long, value_name = "ATTACK", conflicts_with = "without_spare")]
+    byzantine: Option<String>,
     /// Write the figures to this file as JSON
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,

@@ -35,6 +35,8 @@ struct Figures {
     suite: &'static str,
     replicas: u32,
     replicas_killed: u32,
+    /// What the compromised replica does, if there is one.
+    attack: Option<String>,
     runs: Vec<Run>,
 }
 
@@ -59,8 +61,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             runs.push(run_on(arguments, &stop, consistency)?);
         }
     }
+    let attack = arguments.common.byzantine.clone();
     let replicas_killed = u32::from(arguments.common.without_spare);
-    let figures = Figures { suite: "pjdfstest", replicas: 4, replicas_killed, runs };
+    let figures = Figures { suite: "pjdfstest", replicas: 4, replicas_killed, attack, runs };
     write_json(&arguments.common, &figures)?;
     Ok(figures.runs.iter().all(|run| run.failed == 0 && run.passed > 0))
 }

@@ -48,6 +48,8 @@ struct Figures {
     suite: &'static str,
     replicas: u32,
     replicas_killed: u32,
+    /// What the compromised replica does, if there is one.
+    attack: Option<String>,
     runs: Vec<Run>,
 }
 
@@ -81,8 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             runs.push(run_on(arguments, &stop, consistency)?);
         }
     }
+    let attack = arguments.common.byzantine.clone();
     let replicas_killed = u32::from(arguments.common.without_spare);
-    let figures = Figures { suite: "programs", replicas: 4, replicas_killed, runs };
+    let figures = Figures { suite: "programs", replicas: 4, replicas_killed, attack, runs };
     write_json(&arguments.common, &figures)?;
     let all = || figures.runs.iter().flat_map(|run| &run.programs);
     Ok(all().count() > 0 && all().all(|outcome| outcome.passed))
