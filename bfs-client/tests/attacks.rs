@@ -5,6 +5,7 @@
 use bfs_client::local_group::LocalGroup;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,14 @@ struct Stage {
 struct Met {
     rounds: u64,
     longest: Duration,
+}
+
+impl Met {
+    fn was_bearable(&self, what: &str) {
+        let Self { rounds, longest } = self;
+        println!("{what}: {rounds} rounds of work, the longest {} ms", longest.as_millis());
+        assert!(*longest < ROUND_MAX, "{what}: a round took {longest:?}");
+    }
 }
 
 impl Stage {
@@ -91,13 +100,8 @@ impl Stage {
     }
 
     fn judge(&self, name: &str, attacker: usize, misdeeds: u64, met: &Met) {
-        println!(
-            "{name} by r{attacker}: {misdeeds} misdeeds, {} rounds of work, the longest {} ms",
-            met.rounds,
-            met.longest.as_millis()
-        );
+        met.was_bearable(&format!("{name} by r{attacker}, {misdeeds} misdeeds"));
         assert!(misdeeds > 0, "{name}: nothing was attacked");
-        assert!(met.longest < ROUND_MAX, "{name}: a round took {:?}", met.longest);
     }
 
     /// A compromised machine is trusted again once it is set up anew.
@@ -219,7 +223,7 @@ fn a_client_that(attack: &str) {
         std::thread::sleep(LASTS);
         assert!(group.end_intrusion(), "the intruder gave up");
     });
-    stage.judge(&format!("{attack} by a client"), 0, 1, &met);
+    met.was_bearable(&format!("{attack} by a client"));
     stage.heals(attack);
     assert_eq!(stage.group.status().unwrap().primary(), before, "{attack}");
 }
@@ -247,6 +251,42 @@ fn b52_a_client_that_floods() {
 #[test]
 fn a_backup_that_forges_files() {
     a_backup_that("forged-files");
+}
+
+/// What `bfs drill` and `bfs top` say and do, as a user runs them.
+#[test]
+fn drills_are_ordered_and_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut group = LocalGroup::create_lab(4, 1).unwrap();
+    let bfs = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bfs")).args(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let folders: Vec<_> = (0..4).map(|id| group.dir().join(format!("r{id}"))).collect();
+    let folder = |id: usize| folders[id].to_str().unwrap();
+    let refused = |args: &[&str], words: &[&str]| {
+        let (code, said) = bfs(args);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    };
+    refused(&["drill", folder(1), "--attack", "B-99"], &["B-99", "B-01", "B-48"]);
+    refused(&["drill", "/nowhere", "--attack", "B-01"], &["no lab build runs there"]);
+    let (code, said) = bfs(&["drill", folder(1), "--attack", "b-47"]);
+    assert!(code == Some(0) && said.contains("r1") && said.contains("attacks by B-47"), "{said}");
+    refused(&["drill", folder(2), "--attack", "B-47"], &["r1 attacks already", "--break-it"]);
+    assert_eq!(bfs(&["drill", folder(2), "--attack", "B-47", "--break-it"]).0, Some(0));
+    assert!(bfs(&["drill", folder(1)]).1.contains("r1 of group"));
+    assert!(group.misdeeds(1).unwrap().attack.is_none());
+    group.kill(1).unwrap();
+    refused(&["drill", folder(1), "--attack", "B-01"], &["no lab build runs there"]);
+    let file = group.group_file();
+    let key = group.operator_key();
+    let look = ["top", file.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let (code, said) = bfs(&[&look[..], &["--count", "2", "--interval", "0.1"]].concat());
+    assert_eq!(code, Some(3), "{said}");
+    assert_eq!(said.matches("NO SPARE").count(), 2, "{said}");
+    assert!(said.contains("unreachable") && said.contains("batches a second"), "{said}");
 }
 
 fn a_primary_that(attack: &str) {

@@ -99,7 +99,8 @@ fn one_replica_after_the_other_is_compromised_and_everything_holds() {
     for attack in attacks {
         assert_eq!((&attack["client_errors"], &attack["recovered"]), (&0.into(), &true.into()));
         let by_messages = !attack["replica"].is_null() && attack["id"] != "wipe";
-        let did = ["forged", "withheld", "delayed"].map(|name| attack[name].as_u64().unwrap());
+        let did =
+            ["forged", "withheld", "delayed", "ignored"].map(|name| attack[name].as_u64().unwrap());
         assert!(!by_messages || did.iter().sum::<u64>() > 0, "{attack}");
     }
     assert!(attacks.iter().any(|attack| attack["outvoted"].as_u64().unwrap() > 100));

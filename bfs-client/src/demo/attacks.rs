@@ -57,10 +57,11 @@ pub struct Attack {
     /// Which replica attacked; nothing where a client did.
     pub replica: Option<usize>,
     pub was_primary: bool,
-    /// Messages that it changed or made up, withheld, sent late.
+    /// Messages that it changed or made up, withheld, sent late, would not hear.
     pub forged: u64,
     pub withheld: u64,
     pub delayed: u64,
+    pub ignored: u64,
     /// Forged replies to clients of which none was believed.
     pub outvoted: u64,
     pub client_errors: u64,
@@ -77,6 +78,11 @@ pub struct Attack {
 }
 
 impl Attack {
+    /// All that it did which no honest replica does.
+    fn misdeeds(&self) -> u64 {
+        self.forged + self.withheld + self.delayed + self.ignored
+    }
+
     /// Whether nobody noticed.
     pub fn held(&self) -> bool {
         self.client_errors == 0 && self.wrong_reads == 0 && self.recovered
@@ -118,8 +124,8 @@ fn line(attack: &Attack) -> String {
     let mut met = Vec::new();
     if attack.outvoted > 0 {
         met.push(format!("{} forged replies outvoted", attack.outvoted));
-    } else if attack.forged + attack.withheld + attack.delayed > 0 {
-        met.push(format!("{} misdeeds", attack.forged + attack.withheld + attack.delayed));
+    } else if attack.misdeeds() > 0 {
+        met.push(format!("{} misdeeds", attack.misdeeds()));
     }
     if attack.view_changes > 0 {
         met.push(format!("view +{}", attack.view_changes));
@@ -163,6 +169,7 @@ impl Scene<'_> {
             forged: told.forged,
             withheld: told.withheld,
             delayed: told.delayed,
+            ignored: told.ignored,
             outvoted: told.forged_replies.saturating_sub(wrong_reads),
             client_errors: after.0 - before.0,
             reads: after.1.0 - before.1.0,
