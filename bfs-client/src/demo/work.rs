@@ -25,6 +25,9 @@ pub struct Work<'a> {
     copies: u32,
     stop: &'a Stop,
     over: AtomicBool,
+    /// Whether the tree was compiled once: from then on a run may be cut short.
+    compiled: AtomicBool,
+    halt: Stop,
     errors: ErrorLog,
     reads: AtomicU64,
     wrong_reads: AtomicU64,
@@ -38,7 +41,7 @@ pub struct Worked {
     pub files: u64,
     pub bytes: u64,
     pub compiled: u64,
-    /// The phases of the last one, whose files are still there.
+    /// The phases of the last one that was not cut short, whose files are still there.
     pub phases: Vec<PhaseTime>,
     pub last: PathBuf,
     /// Commits that git has acknowledged.
@@ -74,6 +77,8 @@ impl<'a> Work<'a> {
             copies,
             stop,
             over: AtomicBool::new(false),
+            compiled: AtomicBool::new(false),
+            halt: Stop::default(),
             errors: ErrorLog::default(),
             reads: AtomicU64::new(0),
             wrong_reads: AtomicU64::new(0),
@@ -89,13 +94,16 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
-    /// The attacks are over: every worker ends with what it does.
+    /// The attacks are over: every worker ends with what it does, and the compiler too once it has made everything once.
     pub fn finish(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.over.store(true, Ordering::SeqCst);
+        if self.compiled.load(Ordering::SeqCst) {
+            self.halt.request();
+        }
     }
 
     fn goes_on(&self) -> bool {
-        !self.over.load(Ordering::Relaxed) && !self.stop.requested()
+        !self.over.load(Ordering::SeqCst) && !self.stop.requested()
     }
 
     /// Operations that failed.
@@ -135,21 +143,27 @@ impl<'a> Work<'a> {
                 return worked;
             }
             let options = Options { copies: self.copies, ..Options::default() };
-            let report = andrew::run(self.tree, &dir, options, &Silent, self.stop);
+            let report = andrew::run(self.tree, &dir, options, &Silent, &self.halt);
             report.first_errors.iter().for_each(|error| {
                 self.errors.wrong(&error.during, &error.path, error.message.clone());
             });
+            if report.stopped {
+                return worked;
+            }
             worked.runs += 1;
             worked.files += report.files;
             worked.bytes += report.bytes;
             worked.compiled += report.compiled;
             worked.phases = report.phases;
-            worked.last = dir;
+            let before = std::mem::replace(&mut worked.last, dir);
+            self.compiled.store(true, Ordering::SeqCst);
             if !self.goes_on() {
                 return worked;
             }
-            if let Err(error) = fs::remove_dir_all(&worked.last) {
-                self.errors.io("remove", &worked.last, &error);
+            if worked.runs > 1
+                && let Err(error) = fs::remove_dir_all(&before)
+            {
+                self.errors.io("remove", &before, &error);
             }
         }
     }
@@ -205,6 +219,9 @@ impl<'a> Work<'a> {
                 }
             }
             self.stop.sleep(std::time::Duration::from_millis(5));
+        }
+        if self.stop.requested() {
+            self.halt.request();
         }
     }
 
