@@ -53,7 +53,7 @@ fn find(name: &str) -> Result<&'static Attack, String> {
     let found = of_replicas().find(|attack| attack.name.eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let names: Vec<_> = of_replicas().map(|attack| attack.name).collect();
-        format!("no attack of replicas is called that; there are: {}", names.join(", "))
+        format!("no attack of replicas is called {name}; there are: {}", names.join(", "))
     })
 }
 

@@ -214,7 +214,7 @@ mod lab {
         let mut child = lab().arg("run").arg(&dir).args(["--attack", "b-48"]).spawn().unwrap();
         says(&dir, "\"attack\":\"B-48\"");
         fs::write(dir.join("attack"), "B-99").unwrap();
-        says(&dir, "no attack of replicas is called that");
+        says(&dir, "no attack of replicas is called ");
         fs::write(dir.join("attack"), "B-01 1 2").unwrap();
         says(&dir, "\"attack\":\"B-01\"");
         fs::write(dir.join("attack"), "").unwrap();
