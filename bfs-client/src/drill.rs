@@ -75,21 +75,25 @@ pub fn told(dir: &Path) -> Option<Told> {
 /// Errors: no lab replica runs there; it knows no such attack; it does not answer.
 pub fn order(dir: &Path, attack: Option<&str>, accomplices: &[usize]) -> Outcome<Told> {
     let what = || format!("cannot drill the replica in {}", dir.display());
-    if told(dir).is_none() {
+    let Some(before) = told(dir) else {
         let why =
             "no lab build runs there; production builds hold no attacks and take no such orders";
         let next = "build with --features bfs-replica/lab and start it: bfs-replica-lab run DIR";
         return Err(Failure::new(what(), why).exit(Exit::Usage).advise(next));
-    }
+    };
     let mut text = attack.unwrap_or_default().to_owned();
     accomplices.iter().for_each(|id| text.push_str(&format!(" {id}")));
     let (file, new) = (dir.join("attack"), dir.join("attack.new"));
     let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &file));
     written.map_err(|error| Failure::new(what(), error))?;
     let deadline = Instant::now() + OBEY_LIMIT;
+    // The same refusal as before may still be that of the last order.
+    let is_answer = |why: &str| {
+        before.refused.as_deref() != Some(why) || Instant::now() + OBEY_LIMIT / 2 > deadline
+    };
     while Instant::now() < deadline {
         match told(dir) {
-            Some(Told { refused: Some(why), .. }) if attack.is_some() => {
+            Some(Told { refused: Some(why), .. }) if attack.is_some() && is_answer(&why) => {
                 return Err(Failure::new(what(), why).exit(Exit::Usage));
             }
             Some(told) if same(told.attack.as_deref(), attack) => return Ok(told),
