@@ -35,9 +35,11 @@ pub use state::State;
 
 use admission::{Admitted, export_of};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use bft_core::service::{Context, NotReadOnly, Service};
+use bft_core::types::ClientId;
 use bytes::Bytes;
-use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, inode_id};
+use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, export_id, inode_id};
 use op::{Account, FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Subject, Timestamp};
 use ops::ALLOWANCE;
 use permission::MODE_BITS;
@@ -251,6 +253,15 @@ impl Service for FileSystem {
             None => Err(FsError::Invalid),
         };
         op::encode_result(&result)
+    }
+
+    /// Whatever the client held open or had locked goes, and what was said about it is forgotten.
+    fn dismiss(&self, ctx: &Context, objects: &mut State, client: ClientId) {
+        let own = Context { client, ..*ctx };
+        let caller = op::Caller { uid: 0, gid: 0, groups: Vec::new() };
+        // Ending a lease cannot fail.
+        let _ = self.apply(&own, objects, &FsRequest { caller, op: FsOp::EndLease });
+        objects.remove(export_id(client.0));
     }
 
     /// What [`Service::execute`] would answer. Bytes that are no request change nothing, so they are answered too.

@@ -4,6 +4,7 @@ use crate::driver::Driver;
 use crate::wire::{Scene, Wire};
 use bfs_fs::{FileSystem, FileSystemConfig};
 use bft_core::auth::{Authority, PublicKey, RealCrypto};
+use bft_core::clients::ClientIdentity;
 use bft_core::replica::{Config, Replica};
 use bft_core::types::{Peer, ReplicaId};
 use bft_net::group::{Group, PublicFile};
@@ -287,16 +288,18 @@ fn replica(group: &Group, identity: &Identity, me: ReplicaId, past: Past) -> Rep
         root_mode: 0o1777,
         ..FileSystemConfig::default()
     });
-    let keys = |publics: Vec<[u8; 32]>| -> Arc<[PublicKey]> {
-        publics.into_iter().map(PublicKey).collect()
-    };
+    let clients = group.clients.iter().map(|client| ClientIdentity {
+        name: client.name.clone(),
+        link: client.identity.link,
+        signing: PublicKey(client.identity.signing),
+    });
     let authority = Authority::new(
         group.id(),
         group.size(),
         me,
         config.limits,
-        keys(group.replicas.iter().map(|member| member.identity.signing).collect()),
-        keys(group.clients.iter().map(|client| client.identity.signing).collect()),
+        group.replicas.iter().map(|member| PublicKey(member.identity.signing)).collect(),
+        clients,
         Arc::new(RealCrypto::new(identity.signing_seed())),
     );
     match past {

@@ -92,6 +92,14 @@ impl<W: Wire> Driver<W> {
                         }));
                     }
                     Output::Rejected { from, why } => self.count(from, why),
+                    Output::Client { client, link: Some(link) } => {
+                        tracing::info!("{client:?} is a client from now on");
+                        links.admit(client, link);
+                    }
+                    Output::Client { client, link: None } => {
+                        tracing::info!("{client:?} is revoked");
+                        links.dismiss(client);
+                    }
                     Output::Alarm(alarm) => {
                         tracing::error!("ALARM: {alarm}; evidence: {alarm:?}");
                         // Nobody listens only while the process ends anyway.

@@ -3,6 +3,7 @@
 //! Replicas prove PRE-PREPARE, PREPARE and COMMIT to each other by the link alone. A client proves a request by one MAC
 //! per replica; each MAC key is picked by the replica that will check it and handed over inside the link. (decisions 6, 12)
 
+use crate::clients::ClientIdentity;
 use crate::io::Rejection;
 use crate::messages::{
     BatchEntry, Checkpoint, Claim, Fetch, Message, NewKey, NewView, SignedRequest, Status,
@@ -12,6 +13,7 @@ use crate::planted::{Planted, planted};
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
 };
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -67,7 +69,7 @@ impl fmt::Debug for Signature {
 }
 
 /// An Ed25519 public key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
 pub struct PublicKey(pub [u8; 32]);
 
 /// What proves that a client made a request.
@@ -252,9 +254,10 @@ pub struct Limits {
     pub window: u64,
 }
 
-/// The MAC keys that this replica handed to one client: the newest, and the one before it.
-#[derive(Clone, Debug, Default)]
+/// A client, and the MAC keys that this replica handed to it: the newest, and the one before it.
+#[derive(Clone, Debug)]
 struct ClientKeys {
+    identity: ClientIdentity,
     current: Option<(KeyId, MacKey)>,
     previous: Option<(KeyId, MacKey)>,
 }
@@ -267,8 +270,10 @@ pub struct Authority {
     me: ReplicaId,
     limits: Limits,
     replicas: Arc<[PublicKey]>,
-    clients: Arc<[PublicKey]>,
-    keys: Vec<ClientKeys>,
+    /// Those in the replicated table as of the last committed batch.
+    clients: BTreeMap<ClientId, ClientKeys>,
+    /// Those that are not clients any more, and since when.
+    dismissed: BTreeMap<ClientId, (SequenceNumber, ClientKeys)>,
     crypto: Arc<dyn Crypto>,
 }
 
@@ -279,19 +284,24 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Requires: `replicas` holds n keys, in the order of ids; `clients` in the order of ids too.
+    /// Requires: `replicas` holds n keys, in the order of ids; `clients` are those with whom the group begins, in the order of
+    /// ids too.
     pub fn new(
         group: GroupId,
         size: ClusterSize,
         me: ReplicaId,
         limits: Limits,
         replicas: Arc<[PublicKey]>,
-        clients: Arc<[PublicKey]>,
+        clients: impl IntoIterator<Item = ClientIdentity>,
         crypto: Arc<dyn Crypto>,
     ) -> Self {
         assert!(replicas.len() == size.n() && size.contains(me));
-        let keys = clients.iter().map(|_| ClientKeys::default()).collect();
-        Self { group, size, me, limits, replicas, clients, keys, crypto }
+        let (none, nobody) = (BTreeMap::new(), BTreeMap::new());
+        let mut authority =
+            Self { group, size, me, limits, replicas, clients: none, dismissed: nobody, crypto };
+        let ids = (0..).map(ClientId);
+        ids.zip(clients).for_each(|(client, identity)| authority.admit(client, identity));
+        authority
     }
 
     /// Which group this speaks for.
@@ -299,9 +309,38 @@ impl Authority {
         self.group
     }
 
-    /// How many clients are registered.
-    pub fn clients(&self) -> usize {
-        self.clients.len()
+    /// Who is registered, ascending.
+    pub fn clients(&self) -> impl ExactSizeIterator<Item = (ClientId, &ClientIdentity)> {
+        self.clients.iter().map(|(client, keys)| (*client, &keys.identity))
+    }
+
+    /// Whether `client` is registered.
+    pub fn knows(&self, client: ClientId) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// From now on `client` can prove what it asks.
+    pub(crate) fn admit(&mut self, client: ClientId, identity: ClientIdentity) {
+        self.clients.insert(client, ClientKeys { identity, current: None, previous: None });
+    }
+
+    /// `client` is none any more since batch `n`.
+    ///
+    /// Effects: what it proves is still believed. A primary that had not executed n may have proposed what the client asked
+    /// for; a backup that could not check it would hold up the batch, which executes without doing that.
+    pub(crate) fn dismiss(&mut self, client: ClientId, n: SequenceNumber) {
+        self.dismissed.extend(self.clients.remove(&client).map(|keys| (client, (n, keys))));
+    }
+
+    /// Forgets who was dismissed a window before the stable checkpoint: no batch that is voted on can name them.
+    pub(crate) fn forget_dismissed(&mut self, stable: SequenceNumber) {
+        let window = self.limits.window;
+        self.dismissed.retain(|_, (n, _)| n.plus(window) > stable);
+    }
+
+    fn keys_of(&self, client: ClientId) -> Option<&ClientKeys> {
+        let dismissed = || self.dismissed.get(&client).map(|(_, keys)| keys);
+        self.clients.get(&client).or_else(dismissed)
     }
 
     /// The cryptography in use.
@@ -313,11 +352,11 @@ impl Authority {
     ///
     /// Effects: the key before it stays valid, the one before that does not.
     pub fn issue_key(&mut self, client: ClientId, secret: [u8; 32]) -> Option<NewKey> {
-        let keys = self.keys.get_mut(client.0 as usize)?;
+        let keys = self.clients.get_mut(&client)?;
         let id = KeyId(keys.current.as_ref().map_or(1, |(id, _)| id.0.saturating_add(1)));
         keys.previous = keys.current.take();
         keys.current = Some((id, MacKey::for_requests(secret, self.group)));
-        Some(NewKey { id, secret })
+        Some(NewKey { client, id, secret })
     }
 
     /// Checks what `from` sent. `known` says how a request with this digest was authenticated before: that is not done again.
@@ -537,14 +576,14 @@ impl Authority {
         if before == Proof::Signature || before > Proof::Unchecked && !is_signed {
             return (digest, before);
         }
-        let client = request.request.client.0 as usize;
+        let client = request.request.client;
         let proof = match &request.credential {
             Credential::Authenticator(entries) => entries
                 .get(self.me.index())
                 .filter(|(id, tag)| self.tag_fits(client, *id, &digest, tag))
                 .map(|_| Proof::Mac),
             Credential::Signature(signature) => self
-                .public_key(request.request.client)
+                .public_key(client)
                 .filter(|public| {
                     let signed = request_signing_digest(self.group, &digest);
                     self.crypto.verify(public, &signed, signature)
@@ -558,12 +597,12 @@ impl Authority {
     fn public_key(&self, client: ClientId) -> Option<&PublicKey> {
         match client.replica() {
             Some(i) => self.replicas.get(i.index()),
-            None => self.clients.get(client.0 as usize),
+            None => self.keys_of(client).map(|keys| &keys.identity.signing),
         }
     }
 
-    fn tag_fits(&self, client: usize, id: KeyId, digest: &Digest, tag: &Tag) -> bool {
-        let Some(keys) = self.keys.get(client) else { return false };
+    fn tag_fits(&self, client: ClientId, id: KeyId, digest: &Digest, tag: &Tag) -> bool {
+        let Some(keys) = self.keys_of(client) else { return false };
         [&keys.current, &keys.previous]
             .into_iter()
             .flatten()

@@ -3,6 +3,7 @@
 //! One way in, [`Client::handle`], one way out, [`ClientOutput`], as on the replica's side.
 
 use crate::auth::{Credential, Crypto, KeyId, MacKey, Tag, request_signing_digest};
+use crate::clients::ClientsOp;
 use crate::messages::{
     Message, Operation, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId,
     SignedRequest,
@@ -51,6 +52,13 @@ pub enum ClientInput {
         /// Whether it changes nothing.
         read_only: bool,
     },
+    /// Ask about the table of clients; `Done` will carry the same token, and a [`crate::clients::ClientsReply`].
+    AskOfClients {
+        /// Chosen by the caller, unique among what is under way.
+        token: u64,
+        /// The question.
+        op: ClientsOp,
+    },
     /// A replica sent this by its link.
     Message(ReplicaId, Message),
     /// A replica's link came up.
@@ -94,11 +102,16 @@ pub enum ClientOutput {
 pub enum ClientError {
     /// A newer session of the same key ended this one: the operation may or may not have executed.
     OutcomeUnknown,
+    /// The administrator has revoked this client: the operation may or may not have executed, and none will any more.
+    Revoked,
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the session was ended by a newer one with the same key; the outcome of what was pending is unknown")
+        f.write_str(match self {
+            ClientError::OutcomeUnknown => "the session was ended by a newer one with the same key; the outcome of what was pending is unknown",
+            ClientError::Revoked => "the administrator has revoked this client; the outcome of what was pending is unknown",
+        })
     }
 }
 
@@ -109,7 +122,7 @@ enum State {
     Closed,
     Opening,
     Open,
-    Ended,
+    Ended(ClientError),
 }
 
 /// One replica's reply, as far as it must match others'. (decision 2)
@@ -173,10 +186,10 @@ pub struct Client {
     reads: BTreeMap<u64, ReadCall>,
     last_attempt: u64,
     /// Operations that wait for a lane. The driver bounds how much it submits.
-    waiting: VecDeque<(u64, Bytes)>,
+    waiting: VecDeque<(u64, Operation)>,
     /// Who is asked for whole results: whoever answers, until it does not.
     replier: ReplicaId,
-    ended_votes: Vec<bool>,
+    ended_votes: Vec<Option<ClientError>>,
     /// Which replicas want this client's requests signed. (decision 6)
     asked_to_sign: Vec<bool>,
     timer: Option<Tick>,
@@ -191,7 +204,7 @@ impl Client {
         Self {
             keys: alloc::vec![None; n],
             views: alloc::vec![View(0); n],
-            ended_votes: alloc::vec![false; n],
+            ended_votes: alloc::vec![None; n],
             asked_to_sign: alloc::vec![false; n],
             config,
             state: State::Closed,
@@ -213,8 +226,14 @@ impl Client {
     pub fn handle(&mut self, now: Tick, input: ClientInput, out: &mut Vec<ClientOutput>) {
         match input {
             ClientInput::Open(session) => self.open(now, session, out),
-            ClientInput::Submit { token, op, read_only } => {
-                self.submit(now, token, op, read_only, out);
+            ClientInput::Submit { token, op, read_only: true } if self.is_open() => {
+                self.read(now, token, op, out);
+            }
+            ClientInput::Submit { token, op, .. } => {
+                self.submit(now, token, Operation::Service(op), out);
+            }
+            ClientInput::AskOfClients { token, op } => {
+                self.submit(now, token, Operation::Clients(op), out);
             }
             ClientInput::Message(from, message) => self.on_message(now, from, message, out),
             ClientInput::Connected(replica) => self.on_connected(replica, out),
@@ -244,7 +263,7 @@ impl Client {
     fn open(&mut self, now: Tick, session: SessionId, out: &mut Vec<ClientOutput>) {
         self.session = session;
         self.state = State::Opening;
-        self.ended_votes.fill(false);
+        self.ended_votes.fill(None);
         let request = Request {
             client: self.config.me,
             session,
@@ -257,25 +276,12 @@ impl Client {
         self.opening = Some(call);
     }
 
-    fn submit(
-        &mut self,
-        now: Tick,
-        token: u64,
-        op: Bytes,
-        read_only: bool,
-        out: &mut Vec<ClientOutput>,
-    ) {
-        match self.state {
-            State::Ended => {
-                let result = Err(ClientError::OutcomeUnknown);
-                out.push(ClientOutput::Done { token, result });
-            }
-            State::Open if read_only => self.read(now, token, op, out),
-            _ => {
-                self.waiting.push_back((token, op));
-                self.start_waiting(now, out);
-            }
+    fn submit(&mut self, now: Tick, token: u64, operation: Operation, out: &mut Vec<ClientOutput>) {
+        if let State::Ended(why) = self.state {
+            return out.push(ClientOutput::Done { token, result: Err(why) });
         }
+        self.waiting.push_back((token, operation));
+        self.start_waiting(now, out);
     }
 
     /// Asks every replica at once. [CL02 §5.1.3]
@@ -300,12 +306,19 @@ impl Client {
     fn start_waiting(&mut self, now: Tick, out: &mut Vec<ClientOutput>) {
         while self.state == State::Open && !self.waiting.is_empty() {
             let Some(slot) = self.free.pop() else { return };
-            let Some((token, op)) = self.waiting.pop_front() else { return };
-            self.start(now, slot, token, op, out);
+            let Some((token, operation)) = self.waiting.pop_front() else { return };
+            self.start(now, slot, token, operation, out);
         }
     }
 
-    fn start(&mut self, now: Tick, slot: Slot, token: u64, op: Bytes, out: &mut Vec<ClientOutput>) {
+    fn start(
+        &mut self,
+        now: Tick,
+        slot: Slot,
+        token: u64,
+        operation: Operation,
+        out: &mut Vec<ClientOutput>,
+    ) {
         let Some(lane) = self.lanes.get_mut(usize::from(slot.0)) else { return };
         lane.seq += 1;
         let request = Request {
@@ -313,7 +326,7 @@ impl Client {
             session: self.session,
             slot,
             seq: lane.seq,
-            operation: Operation::Service(op),
+            operation,
         };
         let call = self.call(now, token, request);
         let message = if self.must_sign() { self.signed(&call) } else { self.authenticated(&call) };
@@ -464,9 +477,7 @@ impl Client {
             return;
         };
         self.replier = self.next_replier(call.replier);
-        if let Operation::Service(op) = call.request.operation {
-            self.start(now, call.request.slot, call.token, op, out);
-        }
+        self.start(now, call.request.slot, call.token, call.request.operation, out);
     }
 
     fn next_replier(&self, after: ReplicaId) -> ReplicaId {
@@ -505,7 +516,7 @@ impl Client {
     /// A read on which the replicas do not agree is retried as an ordered operation. [CL02 §5.1.3]
     fn order_read(&mut self, now: Tick, attempt: u64, out: &mut Vec<ClientOutput>) {
         if let Some(call) = self.reads.remove(&attempt) {
-            self.waiting.push_back((call.token, call.op));
+            self.waiting.push_back((call.token, Operation::Service(call.op)));
             self.start_waiting(now, out);
         }
     }
@@ -517,25 +528,32 @@ impl Client {
         session: SessionId,
         out: &mut Vec<ClientOutput>,
     ) {
-        if session != self.session || matches!(self.state, State::Closed | State::Ended) {
+        let why = match session {
+            SessionId::REVOKED => ClientError::Revoked,
+            own if own == self.session => ClientError::OutcomeUnknown,
+            _ => return,
+        };
+        if matches!(self.state, State::Closed | State::Ended(_)) {
             return;
         }
         if let Some(vote) = self.ended_votes.get_mut(from.index()) {
-            *vote = true;
+            *vote = Some(why);
         }
-        if self.ended_votes.iter().filter(|vote| **vote).count() < self.config.size.weak() {
+        let votes = |reason| self.ended_votes.iter().flatten().filter(|r| reason == **r).count();
+        let weak = self.config.size.weak();
+        if votes(ClientError::Revoked) + votes(ClientError::OutcomeUnknown) < weak {
             return;
         }
-        self.state = State::Ended;
+        let revoked = votes(ClientError::Revoked) >= weak;
+        let why = if revoked { ClientError::Revoked } else { ClientError::OutcomeUnknown };
+        self.state = State::Ended(why);
         self.opening = None;
         let calls = self.lanes.iter_mut().filter_map(|lane| lane.call.take());
         let mut tokens: Vec<u64> = calls.map(|call| call.token).collect();
         tokens.extend(core::mem::take(&mut self.reads).into_values().map(|call| call.token));
         tokens.extend(self.waiting.drain(..).map(|(token, _)| token));
-        let ended = Err(ClientError::OutcomeUnknown);
-        out.extend(
-            tokens.into_iter().map(|token| ClientOutput::Done { token, result: ended.clone() }),
-        );
+        let ended = |token| ClientOutput::Done { token, result: Err(why) };
+        out.extend(tokens.into_iter().map(ended));
     }
 
     /// Sends again, signed and to all, what has waited too long; turns slow reads into ordered ones.

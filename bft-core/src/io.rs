@@ -81,6 +81,14 @@ pub enum Output {
         /// Why it was dropped.
         why: Rejection,
     },
+    /// The group has taken in a client whose links prove this key, or, without one, has dismissed it: what was sent before is
+    /// still written, then its link ends, and no other is accepted.
+    Client {
+        /// Who.
+        client: ClientId,
+        /// The key that its link proves.
+        link: Option<[u8; 32]>,
+    },
     /// Impossible with at most f faults: stop the replica, keep the evidence.
     Alarm(Alarm),
 }
@@ -266,6 +274,8 @@ rejections! {
     ConflictingVote => "conflicting vote",
     /// A batch names one slot twice.
     DuplicateInBatch => "duplicate in batch",
+    /// No such client is registered.
+    UnknownClient => "unknown client",
     /// The request or read names a session that this replica does not know.
     UnknownSession => "unknown session",
     /// The session has fewer slots.
@@ -380,6 +390,8 @@ impl fmt::Display for Output {
                 write!(f, "job sign CHECKPOINT n={n} d={}", digest.short(2))
             }
             Output::Rejected { from, why } => write!(f, "rejected from {from}: {why}"),
+            Output::Client { client, link: Some(_) } => write!(f, "admit {client:?}"),
+            Output::Client { client, link: None } => write!(f, "dismiss {client:?}"),
             Output::Alarm(alarm) => write!(f, "ALARM {alarm}"),
         }
     }

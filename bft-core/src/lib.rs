@@ -21,6 +21,7 @@ pub mod auth;
 pub mod certificate;
 pub mod choice;
 pub mod client;
+pub mod clients;
 pub mod codec;
 pub mod io;
 pub mod log;

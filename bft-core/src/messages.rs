@@ -4,6 +4,7 @@
 //! nobody relays them. What is relayed (requests, CHECKPOINTs) carries its own.
 
 use crate::auth::{Credential, KeyId, Signature};
+use crate::clients::ClientsOp;
 use crate::tree::parts::{Address, Part};
 use crate::types::{ClientId, Digest, Domain, Hasher, ReplicaId, SequenceNumber, Slot, Time, View};
 use alloc::vec::Vec;
@@ -31,6 +32,11 @@ pub struct SessionId {
     pub nonce: u64,
 }
 
+impl SessionId {
+    /// The session of a client that was revoked: newer than any, and nobody's.
+    pub const REVOKED: Self = Self { epoch: u64::MAX, nonce: 0 };
+}
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Operation {
@@ -38,6 +44,8 @@ pub enum Operation {
     CreateSession,
     /// An operation of the replicated service.
     Service(Bytes),
+    /// Asks about the table of clients.
+    Clients(ClientsOp),
 }
 
 /// REQUEST: o, t, c. Its digest is its identity.
@@ -66,6 +74,7 @@ impl Request {
         match &self.operation {
             Operation::CreateSession => 0,
             Operation::Service(op) => op.len(),
+            Operation::Clients(op) => op.size(),
         }
     }
 }
@@ -426,6 +435,8 @@ pub struct Parts {
 /// NEW-KEY: the key that its receiver is to use towards its sender. Travels inside the link. [CL02 §4.3.1]
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct NewKey {
+    /// c: the receiver's number, which it may not know yet.
+    pub client: ClientId,
     /// Names the key in authenticators.
     pub id: KeyId,
     /// The secret.

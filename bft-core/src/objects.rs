@@ -1,11 +1,12 @@
 //! The state as a service sees it: one door, `get` and `get_mut`, over the shared [`Tree`].
 //!
-//! The core's own objects (sessions and their slots) live in the same tree, under the same digest, with kinds below
+//! The core's own objects (sessions and their slots, clients) live in the same tree, under the same digest, with kinds below
 //! [`FIRST_SERVICE_KIND`]; a service can neither see nor touch them.
 
+use crate::clients::ClientIdentity;
 use crate::sessions::{Session, SlotRecord};
 use crate::tree::{Object, ObjectId, Tree};
-use crate::types::{Digest, SequenceNumber, Time};
+use crate::types::{ClientId, Digest, SequenceNumber, Time};
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::cell::Cell;
 
@@ -18,6 +19,8 @@ pub(crate) enum StateObject<O> {
     Session(Session),
     Slot(SlotRecord),
     Clock(Time),
+    Client(ClientIdentity),
+    NextClient(ClientId),
     Service(O),
 }
 

@@ -63,6 +63,7 @@ bugs! {
     ClockWithoutSlack => "a proposed time may be late by the clocks' tolerance alone, not by a view timeout more",
     SenderUnchecked => "a request need not be of the client whose link brought it",
     SessionReplayed => "an older CREATE-SESSION begins its session again",
+    RevokedStillServed => "a revoked client's session goes on",
     ReadsOnWeak => "a read is accepted on f+1 matching answers",
     ReadsWithoutVersion => "reads match by digest, without the version",
     AttemptReused => "a read attempt's number is used again",

@@ -7,6 +7,7 @@
 //! ordering.rs        propose, on_pre_prepare,       the three phases: pre-prepared, prepared, committed-local
 //!                    on_prepare, on_commit
 //! execution.rs       execute_ready                  in order, exactly once, one batch tentatively; replies
+//! registration.rs    update_clients                 who may ask at all, as the state says
 //! checkpoint.rs      take_checkpoint, on_checkpoint stable certificates, truncation of the log
 //! retransmission.rs  on_status, on_committed        repairs what the network lost
 //! state_transfer.rs  on_fetch, on_parts             only what differs moves, and only what a quorum signed is installed
@@ -28,6 +29,7 @@ mod inspect;
 mod new_view;
 mod ordering;
 mod recovery;
+mod registration;
 mod request;
 mod retransmission;
 mod state_transfer;
@@ -188,6 +190,9 @@ impl<S: Service> Replica<S> {
     pub fn new(config: Config, authority: Authority, service: S) -> Self {
         let mut objects = Objects::default();
         service.genesis(&mut objects);
+        for (client, identity) in authority.clients() {
+            objects.enrol(client, identity.clone());
+        }
         let snapshot = Snapshot { n: SequenceNumber(0), objects };
         Self::at(config, authority, service, View(0), snapshot)
     }
@@ -430,7 +435,8 @@ impl<S: Service> Replica<S> {
     /// Hands every client another key. What was authenticated with the one before stays good for one more period, so no
     /// request is lost and nobody has to sign.
     fn on_refresh_keys(&mut self, entropy: [u8; 32], out: &mut Vec<Output>) {
-        for client in (0..self.authority.clients() as u32).map(ClientId) {
+        let clients: Vec<_> = self.authority.clients().map(|(client, _)| client).collect();
+        for client in clients {
             let secret = Digest::of(Domain::Key, &(entropy, client)).0;
             if let Some(key) = self.authority.issue_key(client, secret) {
                 self.send(Destination::Client(client), Message::NewKey(key), None, out);

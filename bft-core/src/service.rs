@@ -23,6 +23,11 @@ pub trait Service {
     /// replica, without a panic and with bounded work.
     fn execute(&self, ctx: &Context, objects: &mut Objects<Self::Object>, op: &[u8]) -> Bytes;
 
+    /// `client` is not a client any more: nothing that it had at its disposal is waited for. Otherwise like `execute`.
+    fn dismiss(&self, ctx: &Context, objects: &mut Objects<Self::Object>, client: ClientId) {
+        let _ = (ctx, objects, client);
+    }
+
     /// Answers `op` from the state as it is, if it changes nothing.
     ///
     /// Errors: `NotReadOnly`, where the client claimed what is not so.

@@ -104,6 +104,11 @@ impl<O: Object> Objects<O> {
                 Some(session) if session.id == request.session => {
                     Standing::Executed(session.n, Outcome::SessionCreated { slots })
                 }
+                None | Some(Session { id: SessionId::REVOKED, .. })
+                    if !self.is_registered(request.client) =>
+                {
+                    Standing::Refused(Rejection::UnknownClient)
+                }
                 _ => Standing::Next,
             };
         }
@@ -144,8 +149,20 @@ impl<O: Object> Objects<O> {
             return Outcome::SessionRefused { epoch };
         }
         let session = Session { id: request.session, n };
-        self.core_insert(session_id(request.client), StateObject::Session(session));
+        self.set_session(request.client, session);
         Outcome::SessionCreated { slots }
+    }
+
+    /// Puts `session` in place of the client's older one.
+    pub(crate) fn set_session(&mut self, client: ClientId, session: Session) {
+        self.core_insert(session_id(client), StateObject::Session(session));
+    }
+
+    /// Takes out what `client` was told last.
+    pub(crate) fn forget_slots_of(&mut self, client: ClientId, slots: u16) {
+        for slot in 0..slots {
+            self.tree.remove(slot_id(client, Slot(slot)));
+        }
     }
 
     /// Loses the slot table, as a system would that keeps it outside its state. For `planted.rs` alone.

@@ -76,6 +76,9 @@ impl View {
 }
 
 impl ClientId {
+    /// Who registers and revokes clients: the first of the group file.
+    pub const ADMINISTRATOR: Self = Self(0);
+
     /// The principal that replica `i` is when it asks the group for something itself: RECOVER.
     pub fn of_replica(i: ReplicaId) -> Self {
         Self(u32::MAX - i.0)

@@ -194,16 +194,25 @@ impl<E: Endpoint> Shared<E> {
         });
     }
 
-    /// Makes the link to `peer`, in place of any older one, and returns its number.
-    pub(crate) fn link(&self, peer: Peer, writer: crate::link::Writer, wake: Arc<Notify>) -> u64 {
+    /// Makes the link to `peer`, in place of any older one, and returns its number; nothing where `peer` was dismissed during
+    /// the handshake.
+    pub(crate) fn link(
+        &self,
+        peer: Peer,
+        writer: crate::link::Writer,
+        wake: Arc<Notify>,
+    ) -> Option<u64> {
         self.enter(|inner| {
+            if !self.local.roster.lists(peer) {
+                return None;
+            }
             let inserted = inner.links.insert(peer, writer, wake);
             if inserted.replaced {
                 inner.endpoint.on_link(peer, false, &mut inner.links);
             }
             inner.endpoint.on_link(peer, true, &mut inner.links);
             inner.settle();
-            inserted.generation
+            Some(inserted.generation)
         })
     }
 
@@ -315,7 +324,7 @@ impl<E: Endpoint> Hub<E> {
     /// Starts the tasks.
     ///
     /// Requires: called on a tokio runtime with its drivers on; current-thread, for coalesced writes. `config.identity`
-    /// holds the keys that the group lists for `config.me`.
+    /// holds the keys of `config.me`; a client need not be in the group file.
     pub fn start(config: HubConfig, endpoint: E) -> Self {
         Self::start_with(config, Limits::default(), endpoint)
     }
@@ -324,8 +333,12 @@ impl<E: Endpoint> Hub<E> {
     pub fn start_with(config: HubConfig, limits: Limits, endpoint: E) -> Self {
         let HubConfig { identity, group, me, listen } = config;
         let local = Local::new(identity, &group);
+        if let Peer::Client(me) = me {
+            // One that was registered later is not in the file.
+            local.roster.admit(me, local.link_key());
+        }
         assert_eq!(local.me(), Some(me), "these are not the keys of {me}");
-        let (links, scratch) = (Links::new(limits), Scratch::default());
+        let (links, scratch) = (Links::new(limits, local.roster.clone()), Scratch::default());
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { endpoint, links, scratch, armed: None }),
             tasks: Mutex::default(),

@@ -7,6 +7,7 @@
 //! error.rs   everything that can be wrong with a link, each kind counted under its name
 //! dh.rs      X25519 that refuses points of low order
 //! noise.rs   who is at the other end: preamble, handshake, confirmation
+//! roster.rs  whose key is whose, as clients come and go
 //! frame.rs   frames in a stream of bytes
 //! link.rs    records over an established channel, without blocking
 //! links.rs   the links as an endpoint sees them: sending, limits, counters
@@ -25,4 +26,5 @@ pub mod keys;
 pub mod link;
 pub mod links;
 pub mod noise;
+mod roster;
 mod tasks;

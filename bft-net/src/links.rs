@@ -2,7 +2,8 @@
 
 use crate::error::LinkError;
 use crate::link::{Flushed, Writer, WriterLimits};
-use bft_core::types::Peer;
+use crate::roster::Roster;
+use bft_core::types::{ClientId, Peer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +68,7 @@ pub struct PeerCounters {
 /// The links of one principal.
 #[derive(Default)]
 pub struct Links {
-    /// Bounded by the group: only its members are ever peers.
+    /// Bounded by the group: only its members are ever peers, and who is none any more is forgotten.
     peers: BTreeMap<Peer, Slot>,
     dirty: Vec<Peer>,
     paused: BTreeSet<Peer>,
@@ -76,6 +77,7 @@ pub struct Links {
     clients_waiting: usize,
     faults: BTreeMap<&'static str, u64>,
     limits: Limits,
+    roster: Roster,
 }
 
 /// What runs once the lock is free.
@@ -97,8 +99,23 @@ struct Outbound {
 }
 
 impl Links {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub(crate) fn new(limits: Limits, roster: Roster) -> Self {
+        Self { limits, roster, ..Self::default() }
+    }
+
+    /// Lets in whoever proves the key `link`, as `client`. A key that is somebody else's already stays that one's.
+    pub fn admit(&mut self, client: ClientId, link: [u8; 32]) {
+        self.roster.admit(client, link);
+    }
+
+    /// Writes what waits for `client`, ends its link, and lets it in no more.
+    pub fn dismiss(&mut self, client: ClientId) {
+        let peer = Peer::Client(client);
+        // It is gone either way.
+        let _ = self.flush_one(peer);
+        self.remove(peer);
+        self.peers.remove(&peer);
+        self.roster.dismiss(client);
     }
 
     /// Sends `frame` to `to`, if there is a link and it is not too far behind. What is lost the protocol repairs.

@@ -14,9 +14,9 @@
 use crate::error::LinkError;
 use crate::group::Group;
 use crate::keys::Identity;
+use crate::roster::Roster;
 use bft_core::types::{Digest, GroupId, Peer, ReplicaId};
 use snow::{Builder, HandshakeState, StatelessTransportState};
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +43,7 @@ type Preamble = [u8; PREAMBLE];
 pub struct Local {
     identity: Identity,
     preamble: Preamble,
-    peers: BTreeMap<[u8; KEY], Peer>,
+    pub(crate) roster: Roster,
     replicas: Vec<[u8; KEY]>,
 }
 
@@ -54,14 +54,19 @@ impl Local {
         Self {
             identity,
             preamble: preamble(PROTOCOL_VERSION, group.id()),
-            peers: group.peers().map(|(peer, identity)| (identity.link, peer)).collect(),
+            roster: Roster::of(group),
             replicas,
         }
     }
 
-    /// Who this is, if the group lists it.
+    /// Who this is, if it is one of the group.
     pub fn me(&self) -> Option<Peer> {
-        self.peers.get(&self.identity.public().link).copied()
+        self.roster.peer(&self.link_key())
+    }
+
+    /// The key that others know this one by.
+    pub(crate) fn link_key(&self) -> [u8; KEY] {
+        self.identity.public().link
     }
 
     fn builder(&self) -> Result<Builder<'_>, LinkError> {
@@ -151,7 +156,7 @@ pub async fn initiate(
 /// Answers whoever called, and says who it is.
 ///
 /// Requires: the caller bounds the time this takes.
-/// Errors: those of [`initiate`]; `UnknownPeer` where the group lists no such key.
+/// Errors: those of [`initiate`]; `UnknownPeer` where nobody in the group has such a key.
 pub async fn respond(stream: &mut TcpStream, local: &Local) -> Result<(Peer, Channel), LinkError> {
     let theirs = read(stream).await?;
     Named::of(&theirs)?;
@@ -164,7 +169,7 @@ pub async fn respond(stream: &mut TcpStream, local: &Local) -> Result<(Peer, Cha
     let mut handshake = local.builder()?.build_responder()?;
     handshake.read_message(&read::<MESSAGE_1>(stream).await?, &mut [0; MESSAGE_1])?;
     let remote = handshake.get_remote_static().and_then(|key| key.first_chunk::<KEY>());
-    let peer = remote.and_then(|key| local.peers.get(key)).ok_or(LinkError::UnknownPeer)?;
+    let peer = remote.and_then(|key| local.roster.peer(key)).ok_or(LinkError::UnknownPeer)?;
     let mut reply = [0; MESSAGE_2];
     handshake.write_message(&[], &mut reply)?;
     stream.write_all(&reply).await?;
@@ -172,7 +177,7 @@ pub async fn respond(stream: &mut TcpStream, local: &Local) -> Result<(Peer, Cha
     let confirmation = read::<TAG>(stream).await?;
     channel.transport.read_message(channel.received, &confirmation, &mut [0; TAG])?;
     channel.received += 1;
-    Ok((*peer, channel))
+    Ok((peer, channel))
 }
 
 async fn read<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N], LinkError> {

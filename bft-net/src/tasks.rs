@@ -217,7 +217,7 @@ async fn run_link<E: Endpoint>(
 ) {
     let (mut reader, writer) = link::split(stream, channel, shared.limits.writer(peer));
     let wake = Arc::new(Notify::new());
-    let generation = shared.link(peer, writer, wake.clone());
+    let Some(generation) = shared.link(peer, writer, wake.clone()) else { return };
     loop {
         match shared.turn(peer, generation, &mut reader) {
             None => return,

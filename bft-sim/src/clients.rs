@@ -43,7 +43,16 @@ impl Workload {
 
     /// The group is healed: `more` operations, or no more where there was no end of them.
     pub fn go_on(&mut self, more: u64) {
+        if self.width == 0 {
+            return;
+        }
         self.remaining = if self.steady { more } else { self.remaining + more };
+    }
+
+    /// It is no client any more: nothing is asked for, and no answer waited for.
+    pub fn give_up(&mut self) {
+        (self.width, self.remaining) = (0, 0);
+        self.pending.clear();
     }
 
     /// Whether `op` is under way as a read.

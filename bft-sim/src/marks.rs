@@ -22,6 +22,8 @@ macro_rules! marks {
 }
 
 marks! {
+    ClientRegistered => "a client was registered that the group did not begin with",
+    ClientRevoked => "a client was revoked",
     Suspected => "a backup lost patience with its primary",
     NewViewEntered => "a view began by a NEW-VIEW",
     ViewChangeDuringViewChange => "a replica gave up a view that had not begun",

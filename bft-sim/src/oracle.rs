@@ -1,6 +1,7 @@
 //! What must never happen, checked after every step. The names I-n are those of the promise table in `docs/testing.md`.
 
 use bfs_fs::{FileSystem, State};
+use bft_core::clients::{ClientIdentity, ClientsOp};
 use bft_core::io::Batch;
 use bft_core::messages::{Operation, SessionId};
 use bft_core::objects::{FIRST_SERVICE_KIND, at_batch};
@@ -34,6 +35,9 @@ pub struct Oracle {
     honest: Vec<bool>,
     /// I-5: every request that an honest client has made.
     asked: BTreeSet<Digest>,
+    /// Who is registered, and the number of the next.
+    registered: BTreeMap<ClientId, ClientIdentity>,
+    next_client: u32,
 }
 
 /// What a client was told.
@@ -45,8 +49,14 @@ struct Answer {
 }
 
 impl Oracle {
-    /// The oracle of a new group whose sessions have `slot_limit` slots; `honest` says which clients follow the protocol.
-    pub fn new(service: FileSystem, slot_limit: u16, honest: Vec<bool>) -> Self {
+    /// The oracle of a new group that begins with `founders` and whose sessions have `slot_limit` slots; `honest` says which
+    /// clients follow the protocol.
+    pub fn new(
+        service: FileSystem,
+        slot_limit: u16,
+        honest: Vec<bool>,
+        founders: Vec<ClientIdentity>,
+    ) -> Self {
         let mut genesis = State::default();
         service.genesis(&mut genesis);
         Self {
@@ -62,6 +72,8 @@ impl Oracle {
             slot_limit,
             honest,
             asked: BTreeSet::new(),
+            next_client: founders.len() as u32,
+            registered: (0..).map(ClientId).zip(founders).collect(),
         }
     }
 
@@ -216,12 +228,15 @@ impl Oracle {
                     let current = self.sessions.get(&request.client);
                     let epoch = current.map_or(0, |current| current.epoch);
                     let well_formed = request.slot == Slot(0) && request.seq == 0;
-                    if well_formed && epoch < request.session.epoch {
+                    let known = self.registered.contains_key(&request.client);
+                    let known = known || request.client.replica().is_some();
+                    if known && well_formed && epoch < request.session.epoch {
                         self.sessions.insert(request.client, request.session);
                     }
                     continue;
                 }
-                Operation::Service(op) => op,
+                Operation::Service(op) => Some(op),
+                Operation::Clients(_) => None,
             };
             let last = self.slots.get(&(request.client, request.slot));
             let last = last.filter(|(session, _)| *session == request.session);
@@ -232,10 +247,36 @@ impl Oracle {
             }
             self.slots.insert((request.client, request.slot), (request.session, next));
             let ctx = Context { client: request.client, time: self.clock, n };
-            let result = self.service.execute(&ctx, &mut state, op);
-            self.results.entry((request.client, op.clone())).or_default().push((n, result));
+            match op {
+                Some(op) => {
+                    let result = self.service.execute(&ctx, &mut state, op);
+                    self.results.entry((request.client, op.clone())).or_default().push((n, result));
+                }
+                None => self.follow_clients(&ctx, &mut state, &request.operation),
+            }
         }
         self.states.push(state);
         Ok(())
+    }
+
+    /// Who is a client after `operation`. Nobody else's request may ever execute.
+    fn follow_clients(&mut self, ctx: &Context, state: &mut State, operation: &Operation) {
+        let Operation::Clients(op) = operation else { return };
+        match op {
+            _ if ctx.client != ClientId(0) => {}
+            ClientsOp::Register(identity) => {
+                if !self.registered.values().any(|known| known == identity) {
+                    self.registered.insert(ClientId(self.next_client), identity.clone());
+                    self.next_client += 1;
+                }
+            }
+            ClientsOp::Revoke(client) if *client != ClientId(0) => {
+                if self.registered.remove(client).is_some() {
+                    self.sessions.insert(*client, SessionId::REVOKED);
+                    self.service.dismiss(ctx, state, *client);
+                }
+            }
+            ClientsOp::Revoke(_) | ClientsOp::List(_) => {}
+        }
     }
 }

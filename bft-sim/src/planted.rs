@@ -69,7 +69,8 @@ fn lean(bug: Planted) -> Lean {
         | Planted::VoteBeforeDurable
         | Planted::TentativeReplyBeforeDurable
         | Planted::TailUnbounded
-        | Planted::AttemptReused => Lean::Nowhere,
+        | Planted::AttemptReused
+        | Planted::RevokedStillServed => Lean::Nowhere,
     }
 }
 
@@ -101,9 +102,10 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
             &["I-3:", "I-12:", "P12:"]
         }
         Planted::TailMisaligned => &["I-1:", "I-12:", "I-14:", "P12:"],
-        Planted::TableLostInTransfer | Planted::TableLostAtRestart | Planted::PartUnverified => {
-            STATE
-        }
+        Planted::TableLostInTransfer
+        | Planted::TableLostAtRestart
+        | Planted::PartUnverified
+        | Planted::RevokedStillServed => STATE,
         Planted::UnmutedAtOnce
         | Planted::UnmutedIntoOldView
         | Planted::VoteBeforeDurable

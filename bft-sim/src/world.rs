@@ -7,6 +7,7 @@
 mod clients;
 mod replicas;
 mod trouble;
+mod turnover;
 mod watch;
 mod wire;
 
@@ -40,6 +41,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
+use turnover::Turnover;
 
 enum Event {
     Frame { from: Address, to: Address, bytes: Arc<Vec<u8>> },
@@ -51,6 +53,7 @@ enum Event {
     Ready { replica: usize },
     Tick { address: Address },
     Fault(Fault),
+    Revoke,
 }
 
 /// An event and when it is due; of two at once, the one scheduled first.
@@ -126,6 +129,7 @@ pub struct World {
     executed_when_done: SequenceNumber,
     /// A clock has jumped: agreed time proves nothing any more.
     clocks_lie: bool,
+    turnover: Turnover,
 }
 
 const GROUP: GroupId = GroupId(Digest([7; 32]));
@@ -157,9 +161,11 @@ impl World {
             accomplices: accomplices.clone(),
         };
         let addresses = setup.size.n() + setup.twins() + plan.clients as usize;
-        let honest = setup.clients.iter().map(Option::is_none).collect();
+        let honest: Vec<bool> = setup.clients.iter().map(Option::is_none).collect();
+        let turnover = Turnover::draw(plan.seed, plan.scenario, &honest, setup.heal_at);
+        let founders: Vec<_> = turnover.founders(plan.clients).collect();
         let mut world = Self {
-            oracle: Oracle::new(file_system(), setup.config.slots, honest),
+            oracle: Oracle::new(file_system(), setup.config.slots, honest, founders),
             words: Words::new(setup.size),
             evidence: Evidence::new(GROUP, setup.size, accomplices.iter().copied().collect()),
             watch: watch::Watch::default(),
@@ -184,6 +190,7 @@ impl World {
             done_at: None,
             executed_when_done: SequenceNumber(0),
             clocks_lie: false,
+            turnover,
             knowledge,
             plan,
             rng,
@@ -237,6 +244,9 @@ impl World {
         }
         for c in 0..self.clients.len() {
             let session = SessionId { epoch: 1, nonce: self.rng.u64(..) };
+            if self.turnover.newcomer == Some(ClientId(c as u32)) {
+                continue;
+            }
             self.client_input(c, ClientInput::Open(session));
         }
     }
@@ -287,8 +297,7 @@ impl World {
 
     fn authority(&self, id: ReplicaId, crypto: &Arc<Symbolic>) -> Authority {
         let replicas = (0..self.size.n() as u64).map(Symbolic::public).collect();
-        let clients = (0..u64::from(self.plan.clients)).map(|c| Symbolic::public(1_000 + c));
-        let clients = clients.collect();
+        let clients = self.turnover.founders(self.plan.clients);
         Authority::new(GROUP, self.size, id, self.config.limits, replicas, clients, crypto.clone())
     }
 
@@ -315,7 +324,7 @@ impl World {
     /// Moves from one phase to the next, and says whether the last has ended.
     fn is_over(&mut self) -> bool {
         let correct = self.clients.iter().filter(|c| c.evil.is_none());
-        let all_done = correct.clone().all(|c| c.workload.is_done());
+        let all_done = correct.clone().all(|c| c.workload.is_done()) && self.turnover.is_done();
         let Some(healed) = self.healed else {
             if all_done || self.now >= self.heal_at {
                 self.heal();
@@ -394,6 +403,7 @@ impl World {
             Event::Ready { replica } => self.ready(replica),
             Event::Tick { address } => self.tick(address),
             Event::Fault(fault) => self.suffer(fault),
+            Event::Revoke => self.revoke(),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::{LEASE_TERM, MAX_STAKES, cost, state::totals};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use bft_core::service::Service;
+use bft_core::types::ClientId;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -268,4 +270,26 @@ fn lease_time_never_runs_faster_than_agreed_time() {
     }
     assert!(totals(&b.state).lease_time > time + 40 * SECOND);
     const { assert!(LEASE_TERM > 4 * crate::MAX_LEASE_STEP) };
+}
+
+#[test]
+fn a_dismissed_client_holds_nothing_and_has_no_export() {
+    let mut b = Bench::new();
+    let f = b.file(&root(), ROOT, "f", 0o666);
+    let export = Export { subtree: ROOT, read_only: true, root_squash: true, uids: Vec::new() };
+    b.done(&root(), FsOp::SetExport { client: 7, export: None });
+    b.client = 7;
+    b.run(&root(), hold(&[f])).expect("held");
+    b.client = 0;
+    b.done(&root(), FsOp::SetExport { client: 7, export: Some(export) });
+    b.run(&root(), unlink_kept(ROOT, "f", &[])).expect("unlinked");
+    assert!(b.run(&root(), get(f)).is_ok(), "client 7 holds it open");
+    b.n += 1;
+    let ctx = b.context();
+    b.fs.dismiss(&ctx, &mut b.state, ClientId(7));
+    // Clearing away goes on with whatever is ordered next.
+    b.file(&root(), ROOT, "g", 0o600);
+    b.fails(&root(), get(f), Stale);
+    let everybody = b.run(&root(), FsOp::GetExport { client: 8 });
+    assert_eq!(b.run(&root(), FsOp::GetExport { client: 7 }), everybody);
 }

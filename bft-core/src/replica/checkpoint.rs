@@ -365,6 +365,7 @@ impl<S: Service> Replica<S> {
         self.checkpoints.settle(record, certificate, n);
         self.log.truncate(n);
         self.requests.forget_wanted(n);
+        self.authority.forget_dismissed(n);
         // What a new view chose beyond the old high water mark has its place now.
         self.place_chosen(out);
         self.seek_new_view(out);

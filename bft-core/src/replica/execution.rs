@@ -3,13 +3,14 @@
 use super::Replica;
 use crate::auth::Proof;
 use crate::io::Output;
-use crate::log::NamedBatch;
+use crate::log::{NamedBatch, NamedRequest};
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
 use crate::objects::Objects;
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
 use crate::types::{Digest, SequenceNumber};
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// A batch that has executed on the strength of being prepared, and can be undone. At most one is. (decision 3)
 #[derive(Clone)]
@@ -54,6 +55,9 @@ impl<S: Service> Replica<S> {
             self.execute_batch(n, batch, out);
         }
         self.proposed = self.proposed.max(n);
+        if batch.requests.iter().any(NamedRequest::is_of_clients) {
+            self.update_clients(out);
+        }
         let is_new = self.view_changes.begun.as_ref().is_none_or(|new_view| n > new_view.last());
         self.note_progress(batch, is_new && self.is_active());
         self.release_reads(out);
@@ -144,10 +148,18 @@ impl<S: Service> Replica<S> {
             }
             Operation::Service(op) => {
                 let result = self.service.execute(ctx, &mut self.objects, op);
-                let outcome = Outcome::Result(ResultBody::Whole(result));
-                self.objects.record(request, digest, ctx.n, &outcome);
-                outcome
+                self.record(ctx, digest, request, result)
+            }
+            Operation::Clients(op) => {
+                let result = self.perform_on_clients(ctx, op);
+                self.record(ctx, digest, request, result)
             }
         }
+    }
+
+    fn record(&mut self, ctx: &Context, digest: Digest, request: &Request, r: Bytes) -> Outcome {
+        let outcome = Outcome::Result(ResultBody::Whole(r));
+        self.objects.record(request, digest, ctx.n, &outcome);
+        outcome
     }
 }

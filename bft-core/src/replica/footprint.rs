@@ -32,7 +32,7 @@ impl<S: Service> Replica<S> {
         self.checkpoints_held().into_iter().for_each(&mut hold);
         self.views_held().into_iter().for_each(&mut hold);
         // Replicas that lost their memory make requests too.
-        let clients = self.authority.clients() + self.config.size.n();
+        let clients = self.authority.clients().len() + self.config.size.n();
         let lanes = clients * usize::from(self.config.slots);
         self.requests.held(lanes, clients, &self.config).into_iter().for_each(&mut hold);
         hold((

@@ -143,6 +143,7 @@ impl<S: Service> Replica<S> {
 
     /// What a restart found half done goes on.
     pub(super) fn resume(&mut self, out: &mut Vec<Output>) {
+        self.update_clients(out);
         let under_way = self.log.numbers().filter(|n| *n > self.executed);
         for n in under_way.collect::<Vec<_>>() {
             self.advance(n, out);

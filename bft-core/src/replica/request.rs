@@ -189,6 +189,14 @@ impl Requests {
         }
     }
 
+    /// Forgets a client that is not one any more: nothing that it asked for can execute.
+    pub fn forget_client(&mut self, client: ClientId) {
+        self.forget_sessions_before(client, SessionId::REVOKED);
+        self.demoted.remove(&client);
+        self.complaints.remove(&client);
+        self.complained.remove(&client);
+    }
+
     pub fn want(&mut self, digest: Digest, n: SequenceNumber) {
         self.wanted.insert((digest, n));
     }
@@ -339,8 +347,9 @@ impl<S: Service> Replica<S> {
         if all && planted(Planted::NamingManyDemotesNobody) {
             return;
         }
-        let everyone = (0..self.authority.clients() as u32).map(ClientId).filter(|_| all);
-        let one_by_one = named.iter().copied().filter(|_| !all);
+        let everyone = self.authority.clients().map(|(client, _)| client).filter(|_| all);
+        let registered = |client: &ClientId| self.authority.knows(*client);
+        let one_by_one = named.iter().copied().filter(|_| !all).filter(registered);
         for client in one_by_one.chain(everyone) {
             let before = self.requests.demoted.get(&client);
             let span = 2 * self.config.window;
@@ -386,7 +395,7 @@ impl<S: Service> Replica<S> {
 
     /// UNAUTHENTICATED from `from`: f+1 of them, one correct, have a client sign.
     ///
-    /// Errors: `NotPrimary`; `UnknownSession`, for a client that is not registered.
+    /// Errors: `NotPrimary`; `UnknownClient`.
     pub(super) fn on_unauthenticated(
         &mut self,
         from: ReplicaId,
@@ -396,8 +405,8 @@ impl<S: Service> Replica<S> {
             return Err(Rejection::NotPrimary);
         }
         for client in &m.clients {
-            if client.0 as usize >= self.authority.clients() {
-                return Err(Rejection::UnknownSession);
+            if !self.authority.knows(*client) {
+                return Err(Rejection::UnknownClient);
             }
             let complaints = self.requests.complaints.entry(*client).or_default();
             complaints.insert(from);

@@ -275,6 +275,7 @@ impl<S: Service> Replica<S> {
         if planted(Planted::TableLostInTransfer) {
             self.objects.forget_slots();
         }
+        self.update_clients(out);
         self.recoveries_until = self.recoveries_end_at();
         self.executed = n;
         self.proposed = self.proposed.max(n);
@@ -282,6 +283,7 @@ impl<S: Service> Replica<S> {
         self.checkpoints.install(record, certificate, n, digest, self.objects.clone());
         self.log.truncate(n);
         self.requests.forget_wanted(n);
+        self.authority.forget_dismissed(n);
         self.review_pending();
         self.place_chosen(out);
         self.execute_ready(out);

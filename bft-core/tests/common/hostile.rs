@@ -1,9 +1,10 @@
 //! What must hold whatever arrives: the bodies of the fuzz targets, which `tests/hostile.rs` runs on seeded inputs.
 
-use crate::common::{Cluster, SESSION};
+use crate::common::{Cluster, Named, SESSION};
 use crate::forgery::{self, Batch};
 use bft_core::auth::{Credential, KeyId, Signature, Tag};
 use bft_core::choice::choose;
+use bft_core::clients::ClientsOp;
 use bft_core::codec;
 use bft_core::io::{Destination, Input, Timer};
 use bft_core::messages::*;
@@ -311,6 +312,14 @@ impl Hostile {
             6 => {
                 let tags = choices.list(6, |c| (KeyId(u32::from(c.byte())), Tag::new([0; 16])));
                 signed.credential = Credential::Authenticator(tags);
+            }
+            7 => {
+                let client = ClientId(choices.below(6) as u32);
+                signed.request.operation = Operation::Clients(match choices.below(3) {
+                    0 => ClientsOp::Register(Named::identity(choices.byte())),
+                    1 => ClientsOp::Revoke(client),
+                    _ => ClientsOp::List(client),
+                });
             }
             _ => {}
         }

@@ -6,6 +6,7 @@ use bft_core::auth::{
     Authority, Credential, Crypto, MacKey, PublicKey, RealCrypto, Signature, Tag,
     request_signing_digest,
 };
+use bft_core::clients::ClientIdentity;
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest, Suspect,
@@ -58,6 +59,14 @@ impl Named {
     }
 }
 
+impl Named {
+    /// The client with this name.
+    pub fn identity(name: u8) -> ClientIdentity {
+        let (link, signing) = ([name; 32], Self::public(name));
+        ClientIdentity { name: format!("client {name}"), link, signing }
+    }
+}
+
 impl Crypto for Named {
     fn mac(&self, key: &MacKey, digest: &Digest) -> Tag {
         RealCrypto::new(&[0; 32]).mac(key, digest)
@@ -88,6 +97,8 @@ pub struct Cluster {
     pub rejections: Vec<(ReplicaId, Rejection)>,
     pub records: Vec<Vec<Record>>,
     pub replies: Vec<(ReplicaId, Message)>,
+    /// Which replica has taken in which client, by its link's key, or dismissed it.
+    pub table: Vec<(ReplicaId, ClientId, Option<[u8; 32]>)>,
     /// When each replica's view timer fires.
     pub view_timers: Vec<Option<Tick>>,
     pub now: Now,
@@ -110,6 +121,7 @@ impl Cluster {
             rejections: Vec::new(),
             records: vec![Vec::new(); n as usize],
             replies: Vec::new(),
+            table: Vec::new(),
             view_timers: vec![None; n as usize],
             now: Now { tick: Tick(1), wall: Time(1_000_000_000_000) },
             too_many_faulty: false,
@@ -134,7 +146,7 @@ impl Cluster {
             ReplicaId(i),
             self.config.limits,
             (0..n).map(Named::public).collect(),
-            (CLIENT..CLIENT + CLIENTS).map(Named::public).collect(),
+            (CLIENT..CLIENT + CLIENTS).map(Named::identity),
             Arc::new(Named(i as u8)),
         )
     }
@@ -169,6 +181,7 @@ impl Cluster {
                     self.view_timers[i as usize] = Some(at);
                 }
                 Output::SetTimer { .. } | Output::CancelTimer(_) => {}
+                Output::Client { client, link } => self.table.push((ReplicaId(i), client, link)),
                 Output::Alarm(alarm) => assert!(self.too_many_faulty, "r{i}: {alarm}"),
             }
         }

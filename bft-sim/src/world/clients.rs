@@ -99,6 +99,9 @@ impl World {
     /// Its session is open; in some worlds it begins another at once.
     fn opened(&mut self, c: usize) {
         self.clients[c].sessions += 1;
+        if c == 0 && self.clients[c].sessions == 1 {
+            self.begin_turnover();
+        }
         let again = self.plan.scenario == Scenario::Leaning(Lean::SecondSessions);
         if again && self.clients[c].sessions == 1 {
             let session = SessionId { epoch: 2, nonce: self.rng.u64(..) };
@@ -109,12 +112,15 @@ impl World {
     fn answered(&mut self, c: usize, token: u64, result: Result<Bytes, ClientError>) {
         let honest = self.clients[c].evil.is_none();
         let Ok(result) = result else {
-            if honest {
+            if honest && !self.turnover.may_end(ClientId(c as u32)) {
                 self.violation(format!("c{c}: its only session was ended"));
             }
             return;
         };
         self.note(format_args!("c{c} done {token}"));
+        if self.turned_over(c, token, &result) {
+            return;
+        }
         let Some(invocation) = self.clients[c].workload.answered(token, &result) else {
             if honest {
                 self.violation(format!("I-4x: c{c} was answered twice for {token}"));
@@ -136,6 +142,10 @@ impl World {
         let asked = self.report.events;
         let node = &mut self.clients[c];
         if !node.client.is_open() {
+            let revoked = node.sessions > 0 && self.turnover.may_end(ClientId(c as u32));
+            if revoked {
+                node.workload.give_up();
+            }
             return;
         }
         if let Some((token, op, read_only)) = node.workload.next(&mut self.rng, asked) {

@@ -193,6 +193,11 @@ impl World {
                 Output::CancelTimer(timer) => drop(self.nodes[i].timers.remove(&timer)),
                 Output::Job(job) => self.start_job(i, job),
                 Output::Rejected { .. } => self.report.rejected += 1,
+                Output::Client { client, link: Some(_) } => {
+                    let peer = Peer::Client(client);
+                    self.schedule(10, Event::Connect { replica: i, peer });
+                }
+                Output::Client { .. } => {}
                 Output::Alarm(alarm) => {
                     if !self.nodes[i].faulty {
                         let what = format!("P12: r{i} raised: {alarm}");
