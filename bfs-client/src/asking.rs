@@ -4,6 +4,8 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::options::Patience;
 use crate::session::{self, Session};
 use bfs_fs::op::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, ROOT};
+use bft_core::clients::{ClientIdentity, ClientsOp, ClientsReply};
+use bft_core::types::ClientId;
 use bft_net::group::Group;
 use clap::Args;
 use std::os::unix::ffi::OsStrExt;
@@ -80,6 +82,47 @@ impl Asker {
                         )
                 })
             }
+        })
+    }
+}
+
+impl Asker {
+    /// Asks about the clients of the group.
+    ///
+    /// Errors: no answer.
+    pub fn of_clients(&self, op: ClientsOp) -> Outcome<ClientsReply> {
+        self.0.ask_of_clients(op).map_err(|error| {
+            Failure::new("cannot ask about the clients of the group", error)
+                .advise("see bfs status, then ask again")
+        })
+    }
+
+    /// Every client of the group, ascending.
+    ///
+    /// Errors: no answer.
+    pub fn clients(&self) -> Outcome<Vec<(ClientId, ClientIdentity)>> {
+        let mut all: Vec<(ClientId, ClientIdentity)> = Vec::new();
+        loop {
+            let first = all.last().map_or(ClientId(0), |(last, _)| ClientId(last.0 + 1));
+            match self.of_clients(ClientsOp::List(first))? {
+                ClientsReply::Clients(page) if !page.is_empty() => all.extend(page),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// The client called `name`, or numbered so.
+    ///
+    /// Errors: there is none; no answer.
+    pub fn client(&self, name: &str) -> Outcome<(ClientId, ClientIdentity)> {
+        let clients = self.clients()?;
+        let by_name = clients.iter().find(|(_, identity)| identity.name == name);
+        let by_number = || clients.iter().find(|(id, _)| name.parse() == Ok(id.0));
+        by_name.or_else(by_number).cloned().ok_or_else(|| {
+            let names: Vec<_> = clients.iter().map(|(_, of)| of.name.as_str()).collect();
+            Failure::new(format!("cannot find client '{name}'"), "the group has no such client")
+                .advise(format!("one of: {}", names.join(", ")))
+                .exit(Exit::Usage)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The command line of `bfs`.
 
 use crate::failure::{Exit, Outcome};
-use crate::{export, fsck, group, keys, mount, mount_helper, status, umount};
+use crate::{client, export, fsck, group, keys, mount, mount_helper, status, umount};
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -28,6 +28,9 @@ Set up:
   init          make this client's keys
   group create  describe a group: its replicas and who may use it
   group show    print what a group file says, and its id
+  client add    let a further client use a running group
+  client revoke end what a client may do, at once
+  client list   print who may use a running group
   export        say who may use what of a group's files
   quota         say how much a user or a subtree may take
 
@@ -57,6 +60,9 @@ enum Command {
     /// Create and read group files
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Add, revoke and list the clients of a running group
+    #[command(subcommand)]
+    Client(client::ClientCommand),
     /// Say what the clients of a group may do with its files, or change it
     Export(export::ExportArgs),
     /// Say what a user or a subtree has taken and may take, or change it
@@ -108,6 +114,7 @@ fn run(command: Command) -> Outcome<Exit> {
     match command {
         Command::Init(args) => keys::init(&args).map(fine),
         Command::Group(args) => group::run(&args).map(fine),
+        Command::Client(command) => client::run(&command).map(fine),
         Command::Export(args) => export::run(&args).map(fine),
         Command::Quota(args) => export::quota(&args).map(fine),
         Command::Fsck(args) => fsck::run(&args),

@@ -1,9 +1,10 @@
 //! `bfs export` and `bfs quota`: who may use what, and how much of it. The group keeps it in its replicated state.
 
 use crate::asking::{Asker, Whom, refused};
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::Outcome;
 use bfs_fs::op::{Account, Export, FsError, FsOp, FsReply, Inode, Limits, ROOT, Subject};
-use bft_net::group::Group;
+use bft_core::clients::ClientIdentity;
+use bft_core::types::ClientId;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 pub struct ExportArgs {
     #[command(flatten)]
     whom: Whom,
-    /// Which client, by its name or its number in the group file; without one, says what every client may
+    /// Which client, by its name or its number; without one, says what every client may
     #[arg(value_name = "CLIENT")]
     client: Option<String>,
     /// Let the client see this directory of the group and nothing else; an empty one becomes a subtree of its own
@@ -106,16 +107,15 @@ fn uid_ranges(text: &str) -> Result<UidRanges, String> {
 
 /// Says, or changes, what clients may do.
 pub fn run(args: &ExportArgs) -> Outcome {
-    let group = args.whom.group()?;
     let asker = args.whom.connect()?;
     let clients = match &args.client {
-        Some(name) => vec![client(&group, name)?],
-        None => (0..group.clients.len() as u32).collect(),
+        Some(name) => vec![asker.client(name)?],
+        None => asker.clients()?,
     };
-    if let ([client], true) = (clients.as_slice(), args.changes()) {
-        set(&asker, args, *client)?;
+    if let ([(client, _)], true) = (clients.as_slice(), args.changes()) {
+        set(&asker, args, client.0)?;
     }
-    let lines = clients.into_iter().map(|client| describe(&asker, &group, client));
+    let lines = clients.into_iter().map(|client| describe(&asker, client));
     let lines = lines.collect::<Outcome<Vec<_>>>()?;
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default()),
@@ -132,17 +132,6 @@ impl ExportArgs {
             || self.no_root_squash
             || self.uids.is_some()
     }
-}
-
-fn client(group: &Group, name: &str) -> Outcome<u32> {
-    let by_name = group.clients.iter().position(|client| client.name == name);
-    let by_number = || name.parse().ok().filter(|number| *number < group.clients.len());
-    by_name.or_else(by_number).map(|number| number as u32).ok_or_else(|| {
-        let names: Vec<_> = group.clients.iter().map(|client| client.name.as_str()).collect();
-        Failure::new(format!("cannot find client '{name}'"), "the group file does not list it")
-            .advise(format!("one of: {}", names.join(", ")))
-            .exit(Exit::Usage)
-    })
 }
 
 fn set(asker: &Asker, args: &ExportArgs, client: u32) -> Outcome {
@@ -196,7 +185,8 @@ impl Line {
     }
 }
 
-fn describe(asker: &Asker, group: &Group, client: u32) -> Outcome<Line> {
+fn describe(asker: &Asker, (client, identity): (ClientId, ClientIdentity)) -> Outcome<Line> {
+    let ClientId(client) = client;
     let answer = asker.ask(FsOp::GetExport { client });
     let export = match answer {
         Ok(FsReply::Export(export)) => Ok(export),
@@ -205,8 +195,7 @@ fn describe(asker: &Asker, group: &Group, client: u32) -> Outcome<Line> {
     };
     let export =
         export.map_err(|e| refused(format!("cannot learn what client {client} may do"), e))?;
-    let name =
-        group.clients.get(client as usize).map_or(String::new(), |client| client.name.clone());
+    let name = identity.name;
     let Export { subtree, read_only, root_squash, uids } = export;
     Ok(Line { client, name, subtree: subtree.0, read_only, root_squash, uids })
 }

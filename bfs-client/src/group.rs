@@ -131,7 +131,7 @@ fn client(path: &Path) -> Outcome<ClientEntry> {
     }
 }
 
-fn public_file(path: &Path) -> Outcome<PublicFile> {
+pub(crate) fn public_file(path: &Path) -> Outcome<PublicFile> {
     PublicFile::load(path).map_err(|error| {
         cannot(format!("use {}", path.display()), reason(error))
             .advise("name the public.toml that bfs-replica init or bfs init made")

@@ -14,6 +14,7 @@
 pub mod asking;
 pub mod backend;
 pub mod cli;
+pub mod client;
 pub mod demo;
 pub mod drill;
 pub mod export;

@@ -9,7 +9,8 @@ use crate::options::Patience;
 use crate::status::{Observation, ReplicaHealth, Survey};
 use bfs_fs::op::{FsError, FsRequest, FsResult, decode_result, encode_request};
 use bft_core::auth::RealCrypto;
-use bft_core::client::{Client, ClientConfig, ClientInput, ClientOutput};
+use bft_core::client::{Client, ClientConfig, ClientError, ClientInput, ClientOutput};
+use bft_core::clients::{ClientsOp, ClientsReply};
 use bft_core::codec;
 use bft_core::messages::{Health, Message, SessionId};
 use bft_core::replica::Config;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long `connect` waits for a quorum to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// How long the replicas have to tell a client its number.
+const NUMBER_LIMIT: Duration = Duration::from_secs(5);
 /// How long `survey` waits for the last replica.
 const SURVEY_LIMIT: Duration = Duration::from_millis(1500);
 /// After how long an operation that waits is spoken of, and how often.
@@ -41,10 +44,23 @@ type Done = Box<dyn FnOnce(Result<Bytes, SessionError>) + Send>;
 pub enum SessionError {
     /// A newer session of the same key ended this one; the outcome is unknown.
     Ended,
+    /// The administrator has revoked this client; the outcome is unknown.
+    Revoked,
     /// The patience of a soft mount is over.
     TimedOut,
     /// `umount --force`, or the end of this process.
     Aborted,
+}
+
+impl std::fmt::Display for SessionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SessionError::Ended => "a newer session with the same key ended this one",
+            SessionError::Revoked => "the administrator has revoked this client",
+            SessionError::TimedOut => "no quorum answered in time",
+            SessionError::Aborted => "it was given up here",
+        })
+    }
 }
 
 /// An open session. Dropping it closes the links.
@@ -66,6 +82,8 @@ struct Shared {
 struct Progress {
     opened: bool,
     health: BTreeMap<ReplicaId, (Health, Duration)>,
+    /// Which number each replica says that this client has.
+    numbers: BTreeMap<ReplicaId, ClientId>,
 }
 
 impl Shared {
@@ -98,6 +116,7 @@ struct Driver {
     connected: Vec<bool>,
     quorum: usize,
     failed: bool,
+    said_ended: bool,
     buffer: Vec<u8>,
 }
 
@@ -138,14 +157,15 @@ impl Driver {
             ClientOutput::Opened => self.shared.update(|progress| progress.opened = true),
             // The clock went back since the last session: go on from what the group remembers.
             ClientOutput::Refused { epoch } => {
-                let input = ClientInput::Open(session_id(epoch + 1));
+                let Some(next) = epoch.checked_add(1) else { return };
+                let input = ClientInput::Open(session_id(next));
                 let mut outputs = Vec::new();
                 self.client.handle(self.tick(), input, &mut outputs);
                 outputs.into_iter().for_each(|output| self.perform(output, links));
             }
             ClientOutput::Done { token, result } => {
                 if let Some(waiting) = self.waiting.remove(&token) {
-                    let result = result.map_err(|_| SessionError::Ended);
+                    let result = result.map_err(|error| self.ended(error));
                     links.defer(move || (waiting.done)(result));
                 }
             }
@@ -153,6 +173,11 @@ impl Driver {
     }
 
     fn submit(&mut self, op: Bytes, read_only: bool, done: Done, links: &mut Links) {
+        self.begin(done, links, |token| ClientInput::Submit { token, op, read_only });
+    }
+
+    /// Hands the client what `input` makes of a fresh token.
+    fn begin(&mut self, done: Done, links: &mut Links, input: impl FnOnce(u64) -> ClientInput) {
         if self.failed {
             return links.defer(move || done(Err(SessionError::Aborted)));
         }
@@ -163,7 +188,18 @@ impl Driver {
         if self.notice_at.is_none() {
             self.notice_at = Some(since + self.first_notice());
         }
-        self.input(ClientInput::Submit { token, op, read_only }, links);
+        self.input(input(token), links);
+    }
+
+    /// Says once why nothing succeeds any more.
+    fn ended(&mut self, error: ClientError) -> SessionError {
+        if !std::mem::replace(&mut self.said_ended, true) {
+            tracing::error!("{error}");
+        }
+        match error {
+            ClientError::OutcomeUnknown => SessionError::Ended,
+            ClientError::Revoked => SessionError::Revoked,
+        }
     }
 
     fn first_notice(&self) -> Duration {
@@ -235,7 +271,14 @@ impl Endpoint for Driver {
                     progress.health.insert(from, (health, latency));
                 });
             }
-            Ok(message) => self.input(ClientInput::Message(from, message), links),
+            Ok(message) => {
+                if let Message::NewKey(key) = &message {
+                    self.shared.update(|progress| {
+                        progress.numbers.insert(from, key.client);
+                    });
+                }
+                self.input(ClientInput::Message(from, message), links);
+            }
             Err(why) => tracing::debug!("{from:?} sent what is {why}"),
         }
     }
@@ -285,8 +328,14 @@ pub(crate) fn random() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Reads the group and this client's keys, and finds which client of the group it is.
-fn load(file: &Path, key: &Path) -> Outcome<(Arc<Group>, Identity, ClientId)> {
+/// What stands for a client's number until the replicas have told it.
+const UNNUMBERED: ClientId = ClientId(u32::MAX >> 1);
+
+/// Reads the group and this client's keys, and finds which client of the group it is: nothing says so of one that was
+/// registered later.
+///
+/// Errors: bad files; a replica's keys.
+fn load(file: &Path, key: &Path) -> Outcome<(Arc<Group>, Identity, Option<ClientId>)> {
     let group = Group::load(file).map_err(|error| {
         Failure::new(format!("cannot use the group file {}", file.display()), error)
             .exit(Exit::Keys)
@@ -295,15 +344,39 @@ fn load(file: &Path, key: &Path) -> Outcome<(Arc<Group>, Identity, ClientId)> {
         Failure::new(format!("cannot use the keys in {}", key.display()), error).exit(Exit::Keys)
     })?;
     match group.peer_of(&identity.public().link) {
-        Some(Peer::Client(client)) => Ok((Arc::new(group), identity, client)),
-        _ => {
+        Some(Peer::Client(client)) => Ok((Arc::new(group), identity, Some(client))),
+        None => Ok((Arc::new(group), identity, None)),
+        Some(Peer::Replica(i)) => {
             let what = format!("the keys in {} are not a client's of this group", key.display());
-            let why = format!("group {} does not list them", group.id());
-            Err(Failure::new(what, why).exit(Exit::Keys).advise(
-                "add this client's public.toml to `bfs group create`, and give every replica the new group file",
-            ))
+            let why = format!("they are those of replica {i:?}");
+            let failure = Failure::new(what, why).exit(Exit::Keys);
+            Err(failure.advise("name the folder that bfs init made: --key KEYDIR"))
         }
     }
+}
+
+/// Asks the replicas which number a client has that the group file does not list: f+1 must say the same.
+///
+/// Errors: they do not.
+fn learn_number(group: &Arc<Group>, key: &Path) -> Outcome<ClientId> {
+    let weak = group.size().weak();
+    let identity = Identity::load(key).map_err(|error| {
+        Failure::new(format!("cannot use the keys in {}", key.display()), error).exit(Exit::Keys)
+    })?;
+    let asking = Session::start(group, identity, UNNUMBERED, Patience::Hard, Some(random()))?;
+    let agreed = |progress: &Progress| {
+        let times = |c: &&ClientId| progress.numbers.values().filter(|n| n == c).count();
+        progress.numbers.values().find(|c| times(c) >= weak).copied()
+    };
+    asking.shared.wait(NUMBER_LIMIT, |progress| agreed(progress).is_some());
+    let progress = asking.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    agreed(&progress).ok_or_else(|| {
+        let what = format!("the keys in {} are no client's of group {}", key.display(), group.id());
+        let why = format!("the group file does not list them, and no {weak} replicas know them");
+        Failure::new(what, why).exit(Exit::Keys).advise(
+            "have the administrator register this client: bfs client add GROUP PUBLIC, with its public.toml; see also bfs status",
+        )
+    })
 }
 
 impl Session {
@@ -339,6 +412,7 @@ impl Session {
             connected: vec![false; size.n()],
             quorum: size.quorum(),
             failed: false,
+            said_ended: false,
             buffer: Vec::new(),
         };
         let config =
@@ -380,6 +454,20 @@ impl Session {
         self.hub.with(|driver, links| driver.submit(op, read_only, Box::new(done), links));
     }
 
+    /// Asks about the clients of the group, and waits for the answer.
+    ///
+    /// Errors: as an operation's.
+    pub fn ask_of_clients(&self, op: ClientsOp) -> Result<ClientsReply, SessionError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let done: Done = Box::new(move |result| drop(sender.send(result)));
+        self.hub.with(|driver, links| {
+            driver.begin(done, links, |token| ClientInput::AskOfClients { token, op });
+        });
+        let bytes = receiver.recv().unwrap_or(Err(SessionError::Aborted))?;
+        // What 2f+1 replicas agree on decodes.
+        ClientsReply::from_bytes(&bytes).map_err(|_| SessionError::Aborted)
+    }
+
     /// Runs one operation and waits for its result.
     pub fn perform(&self, request: FsRequest) -> FsResult {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -418,7 +506,8 @@ impl Drop for Session {
 /// Effects: returns after a first round trip with a quorum.
 /// Errors: bad files or keys; no quorum within 15 s.
 pub fn connect(file: &Path, key: &Path, patience: Patience) -> Outcome<(Arc<Session>, GroupId)> {
-    let (group, identity, me) = load(file, key)?;
+    let (group, identity, listed) = load(file, key)?;
+    let me = listed.map_or_else(|| learn_number(&group, key), Ok)?;
     let session = Session::start(&group, identity, me, patience, None)?;
     session.hub.with(|driver, links| driver.input(ClientInput::Open(session_id(0)), links));
     if session.shared.wait(CONNECT_LIMIT, |progress| progress.opened) {
@@ -436,8 +525,8 @@ pub fn connect(file: &Path, key: &Path, patience: Patience) -> Outcome<(Arc<Sess
 ///
 /// Errors: bad files or keys. A replica that does not answer is part of the result.
 pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
-    let (group, identity, me) = load(file, key)?;
-    let nonce = random();
+    let (group, identity, listed) = load(file, key)?;
+    let (me, nonce) = (listed.unwrap_or(UNNUMBERED), random());
     let session = Session::start(&group, identity, me, Patience::Hard, Some(nonce))?;
     let size = group.size();
     session.shared.wait(SURVEY_LIMIT, |progress| progress.health.len() == size.n());
