@@ -154,7 +154,7 @@ fn too_many_faults_are_noticed() {
 #[test]
 fn the_oracle_objects() {
     let service = FileSystem::new(FileSystemConfig::default());
-    let mut oracle = Oracle::new(service, 4, vec![true]);
+    let mut oracle = Oracle::new(service, 4, vec![true], Vec::new());
     let batch = |time| Arc::new(Batch { time: Time(time), requests: Vec::new() });
     let (one, two) = (Digest([1; 32]), Digest([2; 32]));
     oracle.on_executed(SequenceNumber(1), one, &batch(1)).expect("the first defines the order");
