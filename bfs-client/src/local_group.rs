@@ -136,9 +136,15 @@ struct ReplicaStatus {
     id: usize,
     primary: bool,
     view: Option<u64>,
+    last_executed: Option<u64>,
 }
 
 impl Status {
+    /// The last batch that any replica says it has executed.
+    pub fn last_executed(&self) -> Option<u64> {
+        self.replicas.iter().filter_map(|replica| replica.last_executed).max()
+    }
+
     /// The primary, and the view in which it is.
     pub fn primary(&self) -> Option<(usize, u64)> {
         let primary = self.replicas.iter().find(|replica| replica.primary)?;
