@@ -30,6 +30,7 @@ use crate::locks::LockTable;
 use crate::op::{Account, Attributes, Export, Inode, Kind, Timestamp};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use bft_core::tree::ObjectId;
 use borsh::io::{Error, ErrorKind, Read, Result, Write};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -246,15 +247,14 @@ impl Chunk {
             .count()
     }
 
-    /// Fills `out` with the bytes from `offset` on. Requires: `out` is zero, and ends within the chunk.
-    pub(crate) fn read(&self, offset: usize, mut out: &mut [u8]) {
-        let end = offset + out.len();
-        for (index, within) in split(offset as u64, end as u64, PAGE as u64) {
-            let (piece, rest) = out.split_at_mut(within.len());
-            if let Some(bytes) = self.page(index as usize).and_then(|page| page.get(within)) {
-                piece.copy_from_slice(bytes);
+    /// Appends the bytes `range` to `out`. Requires: they end within the chunk.
+    pub(crate) fn append(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        for (index, within) in split(range.start as u64, range.end as u64, PAGE as u64) {
+            let length = within.len();
+            match self.page(index as usize).and_then(|page| page.get(within)) {
+                Some(bytes) => out.extend_from_slice(bytes),
+                None => out.resize(out.len() + length, 0),
             }
-            out = rest;
         }
     }
 
@@ -369,7 +369,6 @@ mod tests {
     use super::*;
     use crate::locks::Lock;
     use crate::op::{LockClass, LockKind, LockRequest};
-    use alloc::vec::Vec;
 
     fn samples() -> Vec<Object> {
         let record = |body| {
@@ -492,9 +491,9 @@ mod tests {
         chunk.write(PAGE - 2, b"abcd");
         assert_eq!((chunk.pages(), chunk.missing(&(0..3 * PAGE))), (2, 1));
         chunk.punch(PAGE + 1..CHUNK as usize);
-        let mut out = [0; 6];
-        chunk.read(PAGE - 3, &mut out);
-        assert_eq!(&out, b"\0abc\0\0");
+        let mut out = Vec::new();
+        chunk.append(PAGE - 3..PAGE + 3, &mut out);
+        assert_eq!(out, b"\0abc\0\0");
         chunk.punch(PAGE..CHUNK as usize);
         assert_eq!(chunk.pages(), 1);
         chunk.punch(0..CHUNK as usize);

@@ -5,7 +5,7 @@ use crate::object::{Body, CHUNK, Chunk, InodeRecord, Object, data_id, split};
 use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO};
 use crate::permission::{READ, WRITE};
 use crate::state::{Reader, Writer};
-use alloc::vec;
+use alloc::vec::Vec;
 
 /// The largest size of a file: 8 PiB. Holes take no memory, so a size costs nothing. Units: bytes.
 pub const MAX_FILE_SIZE: u64 = 1 << 53;
@@ -28,14 +28,12 @@ impl Reader<'_> {
         expect_file(record)?;
         self.caller.allow_data(record, READ)?;
         let end = offset.saturating_add(u64::from(count.min(MAX_IO))).min(record.size);
-        let mut data = vec![0; end.saturating_sub(offset) as usize];
-        let mut out = data.as_mut_slice();
+        let mut data = Vec::with_capacity(end.saturating_sub(offset) as usize);
         for (index, within) in split(offset, end, CHUNK) {
-            let (piece, rest) = out.split_at_mut(within.len());
-            if let Some(Object::Data(chunk)) = self.state.get(data_id(number, index)) {
-                chunk.read(within.start, piece);
+            match self.state.get(data_id(number, index)) {
+                Some(Object::Data(chunk)) => chunk.append(within, &mut data),
+                _ => data.resize(data.len() + within.len(), 0),
             }
-            out = rest;
         }
         Ok(FsReply::Data {
             data: data.into(),
