@@ -1,6 +1,8 @@
 //! Ranges of files: what one kernel request asks for may take several operations, each of them bounded.
 
-use super::{Front, attributes, errno, misfit};
+use super::Front;
+use super::answer::{attributes, misfit, written};
+use super::convert::errno;
 use crate::backend::Backend;
 use bfs_fs::op::{
     AllocateMode, Attributes, Caller, FsOp, FsReply, FsRequest, Inode, MAX_IO, SeekTarget,
@@ -122,13 +124,12 @@ impl Front {
         Allocation { backend, caller, inode: Inode(inode.0), offset, length, how, reply }.step();
     }
 
+    /// lseek(2) in the name of `caller`, as far as the kernel does not answer it.
     pub(super) fn seek(
         &self,
-        request: &Request,
-        inode: INodeNo,
-        handle: FileHandle,
-        offset: i64,
-        whence: i32,
+        caller: Caller,
+        inode: Inode,
+        (offset, whence): (i64, i32),
         reply: ReplyLseek,
     ) {
         let target = match whence {
@@ -137,8 +138,7 @@ impl Front {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        let caller = self.opener(request, handle);
-        search(self.backend.clone(), caller, Inode(inode.0), offset, target, reply);
+        search(self.backend.clone(), caller, inode, offset, target, reply);
     }
 
     /// A copy is one operation, unless the two files were opened by different users: the right to read is the one's and
@@ -173,14 +173,6 @@ impl Front {
                 Err(e) => reply.error(errno(e)),
             }),
         );
-    }
-}
-
-pub(super) fn written(result: bfs_fs::op::FsResult, reply: ReplyWrite) {
-    match result {
-        Ok(FsReply::Written { count, .. }) => reply.written(count),
-        Ok(other) => reply.error(misfit(&other)),
-        Err(e) => reply.error(errno(e)),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Extended attributes. Lists of access rights (`system.posix_acl_*`) are refused here, without asking the group.
 
-use super::{Front, attributes, bytes, misfit};
+use super::answer::misfit;
+use super::{Front, bytes};
 use bfs_fs::op::{FsOp, FsReply, Inode, MAX_XATTR_LIST, XattrMode};
 use bytes::Bytes;
-use fuser::{Errno, INodeNo, ReplyEmpty, ReplyXattr, Request};
+use fuser::{Errno, INodeNo, ReplyXattr, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -21,12 +22,38 @@ fn answer(value: &[u8], size: u32, reply: ReplyXattr) {
     }
 }
 
+/// What setxattr(2) asks for.
+///
+/// Errors: flags that mean something else; names that are kept for nobody.
+pub(super) fn set(inode: INodeNo, name: &OsStr, value: &[u8], flags: i32) -> Result<FsOp, Errno> {
+    let how = match flags {
+        0 => XattrMode::Set,
+        libc::XATTR_CREATE => XattrMode::Create,
+        libc::XATTR_REPLACE => XattrMode::Replace,
+        _ => return Err(Errno::EINVAL),
+    };
+    if is_refused(name) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let value = Bytes::copy_from_slice(value);
+    Ok(FsOp::SetXattr { inode: Inode(inode.0), name: bytes(name), value, how })
+}
+
+/// What removexattr(2) asks for.
+///
+/// Errors: names that are kept for nobody.
+pub(super) fn remove(inode: INodeNo, name: &OsStr) -> Result<FsOp, Errno> {
+    match is_refused(name) {
+        true => Err(Errno::EOPNOTSUPP),
+        false => Ok(FsOp::RemoveXattr { inode: Inode(inode.0), name: bytes(name) }),
+    }
+}
+
 impl Front {
     pub(super) fn get_xattr(
         &self,
         request: &Request,
-        inode: INodeNo,
-        name: &OsStr,
+        (inode, name): (INodeNo, &OsStr),
         size: u32,
         reply: ReplyXattr,
     ) {
@@ -70,49 +97,5 @@ impl Front {
                 Err(e) => reply.error(super::errno(e)),
             },
         );
-    }
-
-    pub(super) fn set_xattr(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        reply: ReplyEmpty,
-    ) {
-        let how = match flags {
-            0 => XattrMode::Set,
-            libc::XATTR_CREATE => XattrMode::Create,
-            libc::XATTR_REPLACE => XattrMode::Replace,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        if is_refused(name) {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        self.bare.forget(inode.0);
-        let value = Bytes::copy_from_slice(value);
-        let op = FsOp::SetXattr { inode: Inode(inode.0), name: bytes(name), value, how };
-        self.call(request, op, move |result| match attributes(result) {
-            Ok(_) => reply.ok(),
-            Err(e) => reply.error(e),
-        });
-    }
-
-    pub(super) fn remove_xattr(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        name: &OsStr,
-        reply: ReplyEmpty,
-    ) {
-        if is_refused(name) {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        let op = FsOp::RemoveXattr { inode: Inode(inode.0), name: bytes(name) };
-        self.call(request, op, move |result| match attributes(result) {
-            Ok(_) => reply.ok(),
-            Err(e) => reply.error(e),
-        });
     }
 }
