@@ -1,41 +1,48 @@
 //! The FUSE front: one kernel request is one `FsOp`, and the answer goes back from whichever thread brings it.
 //!
-//! It translates and never decides. Nothing is queued here: the mount library's thread hands the request to the
-//! [`Backend`] and takes the next one. What is not implemented below (poll, ioctl) answers ENOSYS by the
+//! It translates and never decides. The mount library's thread hands the request to the [`Backend`] and takes the next
+//! one; under close-to-open, writes and what would notice them go through a [`WriteBuffer`]. What is not implemented below (poll, ioctl) answers ENOSYS by the
 //! library's default, after which the kernel stops asking and emulates or refuses it.
 
 mod answer;
 mod bare;
+mod buffered;
 mod callers;
 mod convert;
 mod create;
 mod extent;
+pub mod kernel;
 mod lease;
 mod lock;
 mod open_files;
+mod opening;
 mod page;
 mod requests;
+mod seen;
+mod write_buffer;
+mod writing;
 mod xattr;
 
 use crate::backend::Backend;
 use crate::options::{Consistency, MountOptions};
 use answer::{attributes, empty, misfit};
-use bare::Bare;
-use bfs_fs::op::{FsOp, FsReply, FsRequest, FsResult, Inode};
+use bfs_fs::op::{FsOp, FsReply, FsRequest, FsResult};
+use buffered::Buffered;
 use callers::Callers;
 use convert::{errno, file_attr};
-use fuser::{
-    Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
-};
+use fuser::{FileHandle, FopenFlags, Generation, ReplyEmpty, ReplyEntry, Request};
+use kernel::Kernel;
 use lease::Keeper;
 use lock::Locks;
 use open_files::OpenFiles;
 use page::PageBudget;
+use seen::{Noting, Seen};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use write_buffer::WriteBuffer;
 
 /// The most requests that the kernel sends ahead of answers (readahead, direct I/O).
 const MAX_BACKGROUND: u16 = 128;
@@ -43,15 +50,20 @@ const MAX_BACKGROUND: u16 = 128;
 /// Serves one mount.
 pub struct Front {
     backend: Arc<dyn Backend>,
+    /// Where writes are gathered; not under `strict`.
+    writes: Option<Arc<WriteBuffer>>,
     callers: Callers,
     files: Arc<OpenFiles>,
-    bare: Arc<Bare>,
+    seen: Arc<Seen>,
+    kernel: Kernel,
     locks: Arc<Locks>,
     /// Whether locks are the group's, or stay in this kernel.
     locks_are_shared: bool,
     /// How long the kernel may trust names and attributes.
     ttl: Duration,
     strict: bool,
+    /// Whether open(2) asks the group if the file is as the kernel knows it.
+    revalidates: bool,
     /// What open(2) tells the kernel about its page cache.
     open_flags: FopenFlags,
     plain_page: Arc<PageBudget>,
@@ -69,16 +81,28 @@ impl Front {
         ended: oneshot::Sender<()>,
     ) -> Self {
         let files = Arc::default();
+        let keeper = Some(Keeper::start(&backend, &files));
+        let strict = options.consistency == Consistency::Strict;
+        let seen = Arc::new(Seen::new(options.ttl()));
+        let backend = Arc::new(Noting::new(backend, seen.clone())) as Arc<dyn Backend>;
+        let writes = (!strict).then(|| WriteBuffer::new(backend.clone()));
+        let backend = match &writes {
+            Some(writes) => Arc::new(Buffered::new(backend, writes.clone())) as Arc<dyn Backend>,
+            None => backend,
+        };
         Self {
-            keeper: Some(Keeper::start(&backend, &files)),
+            keeper,
             backend,
+            writes,
             callers: Callers::default(),
             files,
-            bare: Arc::new(Bare::new(options.ttl())),
+            seen,
+            kernel: Kernel::default(),
+            revalidates: options.revalidates(),
             locks: Arc::default(),
             locks_are_shared: options.locks,
             ttl: options.ttl(),
-            strict: options.consistency == Consistency::Strict,
+            strict,
             open_flags: FopenFlags::empty(),
             plain_page: Arc::default(),
             plus_page: Arc::default(),
@@ -105,10 +129,10 @@ impl Front {
     }
 
     fn answer_entry(&self, request: &Request, op: FsOp, reply: ReplyEntry) {
-        let (ttl, bare) = (self.ttl, self.bare.clone());
+        let (ttl, seen, thread) = (self.ttl, self.seen.clone(), request.pid());
         self.call(request, op, move |result| match attributes(result) {
             Ok(a) => {
-                bare.learn(&a);
+                seen.look_up(thread, &a);
                 reply.entry(&ttl, &file_attr(&a), Generation(a.generation));
             }
             Err(e) => reply.error(e),
@@ -138,22 +162,9 @@ impl Front {
         });
     }
 
-    /// Answers open(2): the kernel has looked the name up and checked permission, and truncates by a setattr of its own. Under
-    /// `strict` the group holds the file first.
-    fn answer_open(&self, request: &Request, inode: INodeNo, flags: FopenFlags, reply: ReplyOpen) {
-        let (caller, inode) = (self.callers.of(request), Inode(inode.0));
-        if !self.strict || self.files.is_held(inode) {
-            return reply.opened(self.files.open(caller, inode, false), flags);
-        }
-        let files = self.files.clone();
-        self.call(request, FsOp::Hold { inodes: vec![inode] }, move |result| match result {
-            Ok(FsReply::Held { missing }) if missing.is_empty() => {
-                reply.opened(files.open(caller, inode, true), flags);
-            }
-            Ok(FsReply::Held { .. }) => reply.error(Errno::ESTALE),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
-        });
+    /// The way to the kernel, to be connected once the mount is made.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel.clone()
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Consistency {
     CloseToOpen {
         /// How long cached attributes and names are trusted.
         ttl: Duration,
+        /// Whether open(2) asks the group all the same.
+        at_open: bool,
     },
 }
 
@@ -59,6 +61,10 @@ const KNOWN: &[(&str, &str)] = &[
     (
         "close-to-open",
         "cache attributes, names and data, and revalidate them after actimeo (default)",
+    ),
+    (
+        "cto | nocto",
+        "close-to-open asks the group at open(2) whether a file has changed (default), or trusts actimeo there too",
     ),
     ("strict", "send every operation to the group: linearizable, slower"),
     ("actimeo=SECONDS", "how long close-to-open trusts cached attributes and names (default 1)"),
@@ -125,7 +131,7 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             read_only: false,
-            consistency: Consistency::CloseToOpen { ttl: DEFAULT_TTL },
+            consistency: Consistency::CloseToOpen { ttl: DEFAULT_TTL, at_open: true },
             patience: Patience::Hard,
             allow_other: None,
             suid: false,
@@ -152,8 +158,13 @@ impl MountOptions {
     pub fn ttl(&self) -> Duration {
         match self.consistency {
             Consistency::Strict => Duration::ZERO,
-            Consistency::CloseToOpen { ttl } => ttl,
+            Consistency::CloseToOpen { ttl, .. } => ttl,
         }
+    }
+
+    /// Whether open(2) asks the group if a file is as it was known.
+    pub fn revalidates(&self) -> bool {
+        matches!(self.consistency, Consistency::CloseToOpen { at_open: true, .. })
     }
 
     /// Whether users other than the mounting one may enter, given who mounts.
@@ -182,8 +193,12 @@ impl MountOptions {
     pub fn describe(&self) -> String {
         let consistency = match self.consistency {
             Consistency::Strict => "strict: every operation goes to the group".to_owned(),
-            Consistency::CloseToOpen { ttl } => {
-                format!("close-to-open: others' changes show within {} s", ttl.as_secs_f64())
+            Consistency::CloseToOpen { ttl, at_open } => {
+                let when = if at_open { "at open(2), or " } else { "" };
+                let ttl = ttl.as_secs_f64();
+                format!(
+                    "close-to-open: others' changes show {when}within {ttl} s, writes are gathered until close(2) or fsync(2)"
+                )
             }
         };
         let patience = match self.patience {
@@ -206,6 +221,7 @@ pub fn known_options() -> String {
 struct Draft {
     options: MountOptions,
     strict: bool,
+    nocto: bool,
     soft: bool,
     timeo: Option<Duration>,
     ttl: Option<Duration>,
@@ -220,6 +236,8 @@ impl Draft {
             "rw" => o.read_only = false,
             "strict" => self.strict = true,
             "close-to-open" => self.strict = false,
+            "cto" => self.nocto = false,
+            "nocto" => self.nocto = true,
             "hard" => self.soft = false,
             "soft" => self.soft = true,
             "allow_other" => o.allow_other = Some(true),
@@ -256,7 +274,10 @@ impl Draft {
     fn finish(self) -> MountOptions {
         let consistency = match self.strict {
             true => Consistency::Strict,
-            false => Consistency::CloseToOpen { ttl: self.ttl.unwrap_or(DEFAULT_TTL) },
+            false => Consistency::CloseToOpen {
+                ttl: self.ttl.unwrap_or(DEFAULT_TTL),
+                at_open: !self.nocto,
+            },
         };
         let patience = match self.soft {
             true => Patience::Soft(self.timeo.unwrap_or(DEFAULT_TIMEO)),

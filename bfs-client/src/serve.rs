@@ -151,9 +151,11 @@ impl Mount {
     fn new(plan: &Plan, backend: &Arc<dyn Backend>, group: &str) -> Outcome<Self> {
         let (end, ended) = oneshot::channel();
         let front = Front::new(backend.clone(), &plan.options, end);
+        let kernel = front.kernel();
         let config = plan.options.fuse_config(&format!("bfs:{group}"), geteuid().is_root());
         let failed = |error: io::Error| mount_failure(&plan.dir, &error);
         let session = fuser::Session::new(front, &plan.dir, &config).map_err(failed)?;
+        kernel.connect(session.notifier());
         let serving = session.spawn().map_err(failed)?;
         // The library would unmount the directory once more when the mount has ended, and hit whatever is mounted there by
         // then. Who unmounts here looks at the mount's own number.

@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -269,8 +269,7 @@ fn exports_quotas_and_fsck() {
         let root = &second.0;
         assert_eq!(fs::read_dir(root).unwrap().count(), 0);
         fs::write(root.join("f"), [7; 4096]).unwrap();
-        let write = fs::write(root.join("large"), vec![7; 2 << 20]).unwrap_err();
-        assert_eq!(write.raw_os_error(), Some(libc::EDQUOT));
+        gathered_writes_fail_where_programs_look(&root.join("large"));
         let all = nix::sys::statvfs::statvfs(root).unwrap();
         assert_eq!((all.blocks() * all.fragment_size(), all.files()), (1 << 20, 10));
         fs::remove_file(root.join("large")).unwrap();
@@ -292,6 +291,32 @@ fn exports_quotas_and_fsck() {
         found.trim(),
         "2 directories, 10 other files, 0 without a name, 4103 bytes read: 0 faults"
     );
+}
+
+/// `path` is in a subtree that has room for less than 1 MiB.
+fn gathered_writes_fail_where_programs_look(path: &Path) {
+    let large = vec![7; 1 << 20];
+    let mut file = fs::File::create(path).unwrap();
+    let quota = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EDQUOT));
+    };
+    // Room for it is found out later.
+    file.write_all(&large).unwrap();
+    quota(file.sync_all());
+    file.sync_all().expect("it was told");
+    file.write_all(&large).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // The write after one that has failed is told of it.
+    while let Ok(()) = file.write_all(b"x") {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    file.write_all(&large).unwrap();
+    assert_eq!(nix::unistd::close(file), Err(Errno::EDQUOT));
+    // Who waits for each write is told by the write.
+    let mut file = fs::File::options().write(true).custom_flags(libc::O_DSYNC).open(path).unwrap();
+    quota(file.write_all(&large));
+    file.set_len(0).unwrap();
 }
 
 #[test]
@@ -404,11 +429,11 @@ fn under_strict_each_client_sees_what_the_other_has_done() {
 }
 
 #[test]
-fn under_close_to_open_changes_show_within_the_time_that_the_mount_says() {
+fn without_questions_at_open_changes_show_within_the_time_that_the_mount_says() {
     if !can_mount() {
         return;
     }
-    let pair = Pair::new("actimeo=1");
+    let pair = Pair::new("actimeo=1,nocto");
     let (writer, reader) = (pair.first.join("f"), pair.second.0.join("f"));
     fs::write(&writer, "0").unwrap();
     // A name that was looked for in vain is not remembered.
@@ -432,5 +457,78 @@ fn under_close_to_open_changes_show_within_the_time_that_the_mount_says() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    pair.end();
+}
+
+#[test]
+fn what_was_closed_is_seen_by_the_next_open_elsewhere() {
+    if !can_mount() {
+        return;
+    }
+    // What is known of names and attributes alone would be trusted to the end of the test.
+    let pair = Pair::new("actimeo=600");
+    let places = [&pair.first, &pair.second.0];
+    let file = |place: usize, name: &str| places[place].join(name);
+    fs::write(file(0, "f"), "first").unwrap();
+    // What is changed under one name shows under the other.
+    fs::write(file(0, "g"), "one").unwrap();
+    fs::hard_link(file(0, "g"), file(0, "h")).unwrap();
+    for round in 0..60usize {
+        let (one, other) = (round % 2, 1 - round % 2);
+        assert!(fs::metadata(file(other, "f")).unwrap().is_file());
+        let text = format!("round {round}: {}", "x".repeat(round * 977 % 50_000));
+        match round % 3 {
+            0 => fs::write(file(one, "f"), &text).unwrap(),
+            1 => {
+                let new = file(one, "new");
+                fs::write(&new, &text).unwrap();
+                fs::rename(new, file(one, "f")).unwrap();
+            }
+            _ => {
+                // In place, of the same size, in many small writes.
+                let old = fs::read(file(one, "f")).unwrap();
+                let mut f = fs::File::options().write(true).open(file(one, "f")).unwrap();
+                let changed: Vec<u8> = old.iter().map(|byte| byte ^ 1).collect();
+                changed.chunks(61).for_each(|chunk| f.write_all(chunk).unwrap());
+                drop(f);
+                assert_eq!(fs::read(file(other, "f")).unwrap(), changed);
+                fs::write(file(one, "f"), &text).unwrap();
+            }
+        }
+        assert_eq!(fs::read_to_string(file(other, "f")).unwrap(), text, "round {round}");
+        assert_eq!(fs::metadata(file(other, "f")).unwrap().len(), text.len() as u64);
+        fs::write(file(one, "g"), &text).unwrap();
+        assert_eq!(fs::read_to_string(file(other, "h")).unwrap(), text, "round {round}");
+    }
+    pair.end();
+}
+
+#[test]
+fn who_gets_a_lock_sees_what_was_written_under_it() {
+    if !can_mount() {
+        return;
+    }
+    let pair = Pair::new("actimeo=600");
+    fs::write(pair.first.join("f"), "").unwrap();
+    let open = |place: &PathBuf| fs::File::options().read(true).write(true).open(place.join("f"));
+    let handles = [open(&pair.first).unwrap(), open(&pair.second.0).unwrap()];
+    let lock = |file: &fs::File, kind| {
+        let whole =
+            libc::flock { l_type: kind as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETLKW(&whole)).unwrap();
+    };
+    for round in 0..40u64 {
+        let (one, other) = (&handles[round as usize % 2], &handles[1 - round as usize % 2]);
+        let text = format!("{round:06}").repeat(1 + round as usize * 31);
+        lock(one, libc::F_WRLCK);
+        text.as_bytes().chunks(6).zip(0..).for_each(|(c, i)| one.write_all_at(c, i * 6).unwrap());
+        lock(one, libc::F_UNLCK);
+        lock(other, libc::F_RDLCK);
+        let mut seen = vec![0; text.len()];
+        other.read_exact_at(&mut seen, 0).unwrap();
+        assert_eq!(String::from_utf8(seen).unwrap(), text);
+        lock(other, libc::F_UNLCK);
+    }
+    drop(handles);
     pair.end();
 }

@@ -1,9 +1,10 @@
 //! create(2): the name and the open file in one request.
 
-use super::bare::Bare;
 use super::convert::file_attr;
 use super::extent;
 use super::open_files::OpenFiles;
+use super::seen::Seen;
+use super::write_buffer::WriteBuffer;
 use crate::backend::Backend;
 use bfs_fs::op::{Attributes, Caller, Inode, SetAttributes};
 use fuser::{Errno, FopenFlags, Generation, ReplyCreate};
@@ -14,7 +15,8 @@ use std::time::Duration;
 pub(super) struct Created {
     pub reply: ReplyCreate,
     pub files: Arc<OpenFiles>,
-    pub bare: Arc<Bare>,
+    pub writes: Option<Arc<WriteBuffer>>,
+    pub seen: Arc<Seen>,
     pub caller: Caller,
     pub ttl: Duration,
     pub open_flags: FopenFlags,
@@ -24,8 +26,11 @@ impl Created {
     pub fn answer(self, result: Result<Attributes, Errno>) {
         match result {
             Ok(a) => {
-                self.bare.learn(&a);
+                self.seen.learn(&a);
                 let handle = self.files.open(self.caller, a.inode, false);
+                if let Some(writes) = &self.writes {
+                    writes.opened(a.inode, handle.0);
+                }
                 let generation = Generation(a.generation);
                 self.reply.created(&self.ttl, &file_attr(&a), generation, handle, self.open_flags);
             }

@@ -4,6 +4,7 @@
 //! be told by the group; within one mount an unlock is noticed at once. The mount library knows no interrupts, so
 //! this also looks whether a signal has come for the process that waits.
 
+use super::kernel::Kernel;
 use super::{Front, empty, errno, misfit};
 use crate::backend::Backend;
 use bfs_fs::op::{
@@ -47,6 +48,8 @@ struct Waiting {
     task: u32,
     next: Instant,
     pause: Duration,
+    /// What others have written is to be seen by who gets the lock.
+    kernel: Kernel,
     reply: ReplyEmpty,
 }
 
@@ -125,6 +128,29 @@ impl Locks {
         leave.into_iter().map(|(owner, class)| whole(owner, class)).collect()
     }
 
+    /// A process closes a file: with it go the locks that it has on the file. [fcntl(2)]
+    pub(super) fn close(
+        self: Arc<Self>,
+        backend: Arc<dyn Backend>,
+        caller: Caller,
+        inode: Inode,
+        owner: LockOwner,
+        done: impl FnOnce(Result<(), FsError>) + Send + 'static,
+    ) {
+        let gone = |o: u64, class| o == owner.0 && class == LockClass::Record;
+        let Some(request) = self.forget(inode, gone).pop() else { return done(Ok(())) };
+        let op = FsOp::Unlock { inode, request };
+        let unlocked = move |result| {
+            self.kick();
+            match result {
+                // With the file its locks are gone.
+                Ok(_) | Err(FsError::Stale) => done(Ok(())),
+                Err(e) => done(Err(e)),
+            }
+        };
+        backend.call(FsRequest { caller, op }, Box::new(unlocked));
+    }
+
     /// Something was unlocked here: whoever waits looks again.
     fn kick(&self) {
         let now = Instant::now();
@@ -160,7 +186,10 @@ impl Locks {
         while let Some(due) = self.next_due() {
             for mut waiting in due {
                 match look_at(backend, &waiting) {
-                    Outcome::Ends(Ok(())) => waiting.reply.ok(),
+                    Outcome::Ends(Ok(())) => {
+                        waiting.kernel.forget_attributes(waiting.inode);
+                        waiting.reply.ok();
+                    }
                     Outcome::Ends(Err(error)) => waiting.reply.error(error),
                     Outcome::Waits => {
                         waiting.pause = (waiting.pause * 2).min(LONGEST_PAUSE);
@@ -283,16 +312,21 @@ impl Front {
         self.locks.note(inode, &lock);
         let caller = self.callers.of(request);
         let (locks, backend) = (self.locks.clone(), self.backend.clone());
+        let kernel = self.kernel.clone();
         let op = FsOp::Lock { inode, request: lock, wait };
         self.call(request, op, move |result| match result {
-            Ok(FsReply::Done) => reply.ok(),
+            Ok(FsReply::Done) => {
+                kernel.forget_attributes(inode);
+                reply.ok();
+            }
             Ok(FsReply::Refused) => {
                 locks.kick();
                 reply.error(Errno::EAGAIN);
             }
             Ok(FsReply::Waiting) => {
                 let (pause, next) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
-                let waiting = Waiting { caller, inode, request: lock, task, next, pause, reply };
+                let waiting =
+                    Waiting { caller, inode, request: lock, task, next, pause, kernel, reply };
                 locks.attend(&backend, waiting);
             }
             Ok(other) => reply.error(misfit(&other)),
@@ -309,31 +343,6 @@ impl Front {
             locks.kick();
             empty(result, reply);
         });
-    }
-
-    /// A process closes a file: with it go the locks that it has on the file. [fcntl(2)]
-    pub(super) fn unlock_on_close(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        let inode = Inode(inode.0);
-        let gone = |o: u64, class| o == owner.0 && class == LockClass::Record;
-        match self.locks.forget(inode, gone).pop() {
-            None => reply.ok(),
-            Some(lock) => {
-                let locks = self.locks.clone();
-                self.call(request, FsOp::Unlock { inode, request: lock }, move |result| {
-                    locks.kick();
-                    match result {
-                        Err(e) if e != FsError::Stale => reply.error(errno(e)),
-                        _ => reply.ok(),
-                    }
-                });
-            }
-        }
     }
 
     /// An open file is gone: with it goes its flock(2), and with the last one of the inode all that is left.

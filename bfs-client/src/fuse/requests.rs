@@ -1,14 +1,14 @@
 //! The kernel's requests, one by one: what each asks for as one operation.
 
-use super::answer::{empty, entries, misfit, stat_fs, written};
+use super::answer::{entries, misfit, stat_fs};
 use super::convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, set_time};
 use super::create::Created;
 use super::lock::Wanted;
+use super::writing::Manner;
 use super::{Front, MAX_BACKGROUND, attributes, bytes, extent, xattr};
 use bfs_fs::op::{
     CreateMode, Entry, FsOp, FsReply, FsRequest, Inode, Kind, MAX_IO, MAX_NAME, SetAttributes,
 };
-use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
@@ -64,6 +64,7 @@ impl Filesystem for Front {
     }
 
     fn destroy(&mut self) {
+        self.end_writes();
         self.keeper.take();
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more when the process is about to end.
@@ -80,11 +81,11 @@ impl Filesystem for Front {
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let (ttl, bare) = (self.ttl, self.bare.clone());
+        let (ttl, seen) = (self.ttl, self.seen.clone());
         self.call(request, FsOp::GetAttributes { inode: Inode(inode.0) }, move |result| {
             match attributes(result) {
                 Ok(a) => {
-                    bare.learn(&a);
+                    seen.learn(&a);
                     reply.attr(&ttl, &file_attr(&a));
                 }
                 Err(e) => reply.error(e),
@@ -123,9 +124,12 @@ impl Filesystem for Front {
             Some(handle) if size.is_some() => self.opener(request, handle),
             _ => self.callers.of(request),
         };
-        let ttl = self.ttl;
+        let (ttl, seen) = (self.ttl, self.seen.clone());
         let done = move |result| match result {
-            Ok(a) => reply.attr(&ttl, &file_attr(&a)),
+            Ok(a) => {
+                seen.learn(&a);
+                reply.attr(&ttl, &file_attr(&a));
+            }
             Err(e) => reply.error(e),
         };
         extent::set_attributes(self.backend.clone(), caller, Inode(inode.0), set, done);
@@ -235,7 +239,7 @@ impl Filesystem for Front {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.answer_open(request, inode, self.open_flags, reply);
+        self.answer_open(request, inode, reply);
     }
 
     fn read(
@@ -264,29 +268,24 @@ impl Filesystem for Front {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
+        flags: WriteFlags,
+        open_flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let op = FsOp::Write { inode: Inode(inode.0), offset, data: Bytes::copy_from_slice(data) };
-        self.call_opened(request, handle, op, move |result| written(result, reply));
+        let manner = Manner { flags, open_flags };
+        self.write_data(request, (inode, handle), (offset, data), &manner, reply);
     }
 
-    /// Nothing is buffered, so close(2) has nothing to wait for but locks; without them ENOSYS means success and tells the
-    /// kernel not to ask again.
     fn flush(
         &self,
         request: &Request,
         inode: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        match self.locks_are_shared {
-            true => self.unlock_on_close(request, inode, owner, reply),
-            false => reply.error(Errno::ENOSYS),
-        }
+        self.close(request, inode, handle, owner, reply);
     }
 
     fn release(
@@ -299,8 +298,7 @@ impl Filesystem for Front {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let is_last = self.files.release(handle);
-        self.unlock_on_release(request, Inode(inode.0), owner, is_last);
+        self.end_open(request, inode, handle, owner);
         reply.ok();
     }
 
@@ -343,8 +341,7 @@ impl Filesystem for Front {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let op = FsOp::Sync { inode: Inode(inode.0) };
-        self.call_opened(request, handle, op, move |result| empty(result, reply));
+        self.sync(request, inode, handle, reply);
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -390,7 +387,7 @@ impl Filesystem for Front {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (page, ttl, bare) = (self.plus_page.clone(), self.ttl, self.bare.clone());
+        let (page, ttl, seen) = (self.plus_page.clone(), self.ttl, self.seen.clone());
         let op = FsOp::ReadDirectory { inode: Inode(inode.0), cookie: offset, budget: page.get() };
         self.call_opened(request, handle, op, move |result| {
             let (entries, eof) = match entries(result) {
@@ -399,7 +396,7 @@ impl Filesystem for Front {
             };
             let fits = |e: &&Entry| {
                 let a = &e.attributes;
-                bare.learn(a);
+                seen.learn(a);
                 let (name, attr) = (OsStr::from_bytes(&e.name), file_attr(a));
                 !reply.add(attr.ino, e.cookie, name, &ttl, &attr, Generation(a.generation))
             };
@@ -465,7 +462,7 @@ impl Filesystem for Front {
     ) {
         match xattr::set(inode, name, value, flags) {
             Ok(op) => {
-                self.bare.forget(inode.0);
+                self.seen.bare.forget(inode.0);
                 self.answer_change(request, op, reply);
             }
             Err(e) => reply.error(e),
@@ -561,7 +558,8 @@ impl Filesystem for Front {
         let created = Created {
             reply,
             files: self.files.clone(),
-            bare: self.bare.clone(),
+            writes: self.writes.clone(),
+            seen: self.seen.clone(),
             caller: caller.clone(),
             ttl: self.ttl,
             open_flags: self.open_flags,

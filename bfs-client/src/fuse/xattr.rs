@@ -60,7 +60,7 @@ impl Front {
         if is_refused(name) {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        if self.bare.is_bare(inode.0) {
+        if self.seen.bare.is_bare(inode.0) {
             return reply.error(Errno::ENODATA);
         }
         let op = FsOp::GetXattr { inode: Inode(inode.0), name: bytes(name) };
@@ -78,7 +78,7 @@ impl Front {
         size: u32,
         reply: ReplyXattr,
     ) {
-        if self.bare.is_bare(inode.0) {
+        if self.seen.bare.is_bare(inode.0) {
             return answer(&[], size, reply);
         }
         self.call(

@@ -1,0 +1,74 @@
+//! open(2). The kernel has looked the name up and checked permission, and truncates by a setattr of its own.
+
+use super::Front;
+use super::answer::{attributes, misfit};
+use super::convert::errno;
+use super::seen::Verdict;
+use super::write_buffer::WriteBuffer;
+use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
+use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyOpen, Request};
+use std::sync::Arc;
+
+impl Front {
+    pub(super) fn answer_open(&self, request: &Request, inode: INodeNo, reply: ReplyOpen) {
+        let (caller, inode) = (self.callers.of(request), Inode(inode.0));
+        match &self.writes {
+            Some(writes) => self.open_close_to_open(request, caller, inode, writes, reply),
+            None => self.open_strict(caller, inode, reply),
+        }
+    }
+
+    /// The group holds the file before it is open.
+    fn open_strict(&self, caller: Caller, inode: Inode, reply: ReplyOpen) {
+        let (files, flags) = (self.files.clone(), self.open_flags);
+        if files.is_held(inode) {
+            return reply.opened(files.open(caller, inode, false), flags);
+        }
+        let op = FsOp::Hold { inodes: vec![inode] };
+        let request = FsRequest { caller: caller.clone(), op };
+        let held = move |result| match result {
+            Ok(FsReply::Held { missing }) if missing.is_empty() => {
+                reply.opened(files.open(caller, inode, true), flags);
+            }
+            Ok(FsReply::Held { .. }) => reply.error(Errno::ESTALE),
+            Ok(other) => reply.error(misfit(&other)),
+            Err(e) => reply.error(errno(e)),
+        };
+        self.backend.call(request, Box::new(held));
+    }
+
+    /// What another client has closed is seen by who opens the file here.
+    fn open_close_to_open(
+        &self,
+        request: &Request,
+        caller: Caller,
+        inode: Inode,
+        writes: &Arc<WriteBuffer>,
+        reply: ReplyOpen,
+    ) {
+        let (files, writes) = (self.files.clone(), writes.clone());
+        let open = move |caller| -> FileHandle {
+            let handle = files.open(caller, inode, false);
+            writes.opened(inode, handle.0);
+            handle
+        };
+        let flags = self.open_flags;
+        if !self.revalidates || self.seen.is_fresh(request.pid(), inode) {
+            return reply.opened(open(caller), flags);
+        }
+        let (seen, kernel) = (self.seen.clone(), self.kernel.clone());
+        let op = FsOp::GetAttributes { inode };
+        let request = FsRequest { caller: caller.clone(), op };
+        let asked = move |result| match attributes(result).map(|a| seen.judge(&a)) {
+            Ok(Verdict::Same) => reply.opened(open(caller), flags),
+            // The kernel walks the path once more and asks for every name on it. [path_openat in Linux's fs/namei.c]
+            Ok(Verdict::Newer) => reply.error(Errno::ESTALE),
+            Ok(Verdict::Nameless) => {
+                kernel.forget_attributes(inode);
+                reply.opened(open(caller), flags & !FopenFlags::FOPEN_KEEP_CACHE);
+            }
+            Err(e) => reply.error(e),
+        };
+        self.backend.call(request, Box::new(asked));
+    }
+}

@@ -1,0 +1,222 @@
+//! What the kernel has been told of each file, so that open(2) finds out whether another client has changed it since.
+//!
+//! ```text
+//! open(2)  the thread has looked the name up this moment    as fresh as can be
+//!          otherwise the group is asked, and if the file is
+//!            as the kernel knows it                           open
+//!            another than the kernel knows                    ESTALE: the kernel looks the whole path up again, as it
+//!                                                             does for NFS, learns what is new, and comes back
+//!            so that no name leads to it (/proc/self/fd)      open, and the kernel forgets what it knows
+//! ```
+
+use super::bare::Bare;
+use crate::backend::Backend;
+use bfs_fs::op::{Attributes, FsReply, FsRequest, FsResult, Inode, Timestamp};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the kernel takes from the answer of a lookup to the open of what was looked up. Whoever closes the file elsewhere
+/// within that time does so at the same time as it is opened here.
+const THIS_MOMENT: Duration = Duration::from_millis(1);
+/// The most files that are remembered; what is forgotten is looked up once more.
+const FILES_MAX: usize = 65_536;
+/// The most threads of which the last lookup is remembered.
+const THREADS_MAX: usize = 1024;
+
+/// What the kernel has been told.
+pub struct Seen {
+    /// Which files have no extended attributes.
+    pub bare: Bare,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: HashMap<Inode, Known>,
+    looked_up: HashMap<u32, (Inode, Instant)>,
+}
+
+struct Known {
+    version: Version,
+    /// The kernel has attributes of this version, or knows that it has none.
+    told: bool,
+}
+
+/// What no two states of a file have in common.
+type Version = (Timestamp, Timestamp, u64);
+
+/// What the group's attributes say about the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are the same.
+    Same,
+    /// They are newer. If the same comes again, no name leads to the file.
+    Newer,
+    /// They are newer, and the kernel will not look a name up.
+    Nameless,
+}
+
+fn version(a: &Attributes) -> Version {
+    (a.modified, a.changed, a.size)
+}
+
+impl Seen {
+    /// Believes for `ttl` that files have no extended attributes.
+    pub fn new(ttl: Duration) -> Self {
+        Self { bare: Bare::new(ttl), state: Mutex::default() }
+    }
+
+    /// The kernel is told `attributes`.
+    pub fn learn(&self, attributes: &Attributes) {
+        self.bare.learn(attributes);
+        self.lock().learn(attributes, true);
+    }
+
+    /// The kernel is told `attributes` because `thread` has looked a name up.
+    pub fn look_up(&self, thread: u32, attributes: &Attributes) {
+        self.learn(attributes);
+        let mut state = self.lock();
+        if state.looked_up.len() >= THREADS_MAX {
+            state.looked_up.clear();
+        }
+        state.looked_up.insert(thread, (attributes.inode, Instant::now()));
+    }
+
+    /// Whether `thread` has looked `inode` up this moment. It is told so once.
+    pub fn is_fresh(&self, thread: u32, inode: Inode) -> bool {
+        let found = self.lock().looked_up.remove(&thread);
+        found.is_some_and(|(found, at)| found == inode && at.elapsed() < THIS_MOMENT)
+    }
+
+    /// Holds what the group says of a file that is being opened against what the kernel knows.
+    pub fn judge(&self, attributes: &Attributes) -> Verdict {
+        let mut state = self.lock();
+        match state.files.get(&attributes.inode) {
+            Some(known) if known.version == version(attributes) => match known.told {
+                true => Verdict::Same,
+                false => Verdict::Nameless,
+            },
+            _ => {
+                state.learn(attributes, false);
+                Verdict::Newer
+            }
+        }
+    }
+
+    /// The maps stay consistent at every point where a panic is possible, so poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn learn(&mut self, attributes: &Attributes, told: bool) {
+        if self.files.len() >= FILES_MAX && !self.files.contains_key(&attributes.inode) {
+            self.files.clear();
+        }
+        self.files.insert(attributes.inode, Known { version: version(attributes), told });
+    }
+}
+
+/// A backend that takes note of what this mount itself changes: after a write the kernel knows that its attributes are old.
+pub struct Noting {
+    backend: Arc<dyn Backend>,
+    seen: Arc<Seen>,
+}
+
+impl Noting {
+    /// Operations for `backend`, noted in `seen`.
+    pub fn new(backend: Arc<dyn Backend>, seen: Arc<Seen>) -> Self {
+        Self { backend, seen }
+    }
+}
+
+impl Backend for Noting {
+    fn call(&self, request: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>) {
+        let seen = self.seen.clone();
+        let noted = move |result: FsResult| {
+            if let Ok(FsReply::Written { attributes, .. } | FsReply::Allocated { attributes, .. }) =
+                &result
+            {
+                seen.learn(attributes);
+            }
+            done(result);
+        };
+        self.backend.call(request, Box::new(noted));
+    }
+
+    fn fail_all(&self) {
+        self.backend.fail_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bfs_fs::op::Kind;
+
+    fn attributes(inode: u64, seconds: i64) -> Attributes {
+        let time = Timestamp { seconds, ..Timestamp::default() };
+        Attributes {
+            inode: Inode(inode),
+            generation: 0,
+            kind: Kind::File,
+            mode: 0,
+            links: 1,
+            uid: 0,
+            gid: 0,
+            device: 0,
+            size: 0,
+            blocks: 0,
+            accessed: Timestamp::default(),
+            modified: time,
+            changed: time,
+            has_xattrs: false,
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_changed_is_looked_up_again_and_then_opened() {
+        let seen = Seen::new(Duration::from_secs(1));
+        assert_eq!(seen.judge(&attributes(5, 1)), Verdict::Newer, "nothing is known yet");
+        seen.look_up(7, &attributes(5, 1));
+        assert_eq!(seen.judge(&attributes(5, 1)), Verdict::Same);
+        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Newer);
+        seen.look_up(7, &attributes(5, 2));
+        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Same);
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_refused_once_a_change() {
+        let seen = Seen::new(Duration::from_secs(1));
+        seen.learn(&attributes(5, 1));
+        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Newer);
+        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Nameless);
+        assert_eq!(seen.judge(&attributes(5, 3)), Verdict::Newer);
+    }
+
+    #[test]
+    fn a_lookup_counts_for_the_next_open_of_its_thread() {
+        let seen = Seen::new(Duration::from_secs(1));
+        seen.look_up(7, &attributes(5, 1));
+        assert!(!seen.is_fresh(8, Inode(5)));
+        assert!(seen.is_fresh(7, Inode(5)));
+        assert!(!seen.is_fresh(7, Inode(5)), "it counts once");
+        seen.look_up(7, &attributes(6, 1));
+        assert!(!seen.is_fresh(7, Inode(5)));
+        seen.look_up(7, &attributes(5, 1));
+        std::thread::sleep(2 * THIS_MOMENT);
+        assert!(!seen.is_fresh(7, Inode(5)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let seen = Seen::new(Duration::ZERO);
+        for i in 0..3 * FILES_MAX as u64 {
+            seen.look_up(i as u32, &attributes(i, 1));
+        }
+        let state = seen.lock();
+        assert!(state.files.len() <= FILES_MAX && state.looked_up.len() <= THREADS_MAX);
+    }
+}

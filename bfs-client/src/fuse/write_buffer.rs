@@ -1,0 +1,464 @@
+//! Writes that are answered before the group has them: gathered file by file, sent in large runs, waited for wherever
+//! somebody could tell the difference.
+//!
+//! ```text
+//! write(2) ──> run        the bytes of one stretch of one file, at most 1 MiB
+//!                │        full, too old, elsewhere in the file, or somebody settles the file
+//!                v
+//!              sent       on their way, in any order: never two of them on the same bytes
+//!                │
+//!                v
+//!              settled    the group has answered; what failed is told by the next write, fsync or close of every handle
+//! ```
+//!
+//! Writes that find no room wait for it, and so do those that ask for a file to be settled, each file's in turn.
+
+use crate::backend::Backend;
+use bfs_fs::op::{Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, MAX_IO};
+use bytes::Bytes;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest run: what one operation carries. Units: bytes.
+const RUN_MAX: usize = MAX_IO as usize;
+/// The most runs of one file that are on their way.
+const SENT_MAX: usize = 4;
+/// What is gathered and on its way, of all files. Units: bytes.
+const BUDGET: usize = 32 << 20;
+/// How long bytes are kept here at most while nobody asks for them.
+const AGE: Duration = Duration::from_millis(500);
+
+/// What happens once a file is settled.
+type Then = Box<dyn FnOnce() + Send>;
+/// What ends a write.
+type Done = Box<dyn FnOnce(Result<(), FsError>) + Send>;
+
+/// The writes of one mount that the group does not have yet.
+pub struct WriteBuffer {
+    backend: Arc<dyn Backend>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: HashMap<Inode, File>,
+    /// Gathered and on their way.
+    bytes: usize,
+    /// Files whose next write waits for room in the budget.
+    starved: HashSet<Inode>,
+    /// Whether a thread sends what becomes too old.
+    attended: bool,
+}
+
+/// What is under way for one file.
+#[derive(Default)]
+struct File {
+    run: Option<Run>,
+    sent: Vec<Range<u64>>,
+    queue: VecDeque<Queued>,
+    failure: Option<Failure>,
+    /// Nobody has it open any more who could be told of a failure.
+    closed: bool,
+}
+
+struct Run {
+    caller: Caller,
+    offset: u64,
+    data: Vec<u8>,
+    since: Instant,
+}
+
+enum Queued {
+    Write { handle: u64, caller: Caller, offset: u64, data: Vec<u8>, done: Done },
+    Then(Then),
+}
+
+/// As errseq_t of Linux: every handle that was open is told once.
+struct Failure {
+    error: FsError,
+    told: HashSet<u64>,
+}
+
+/// What is done once the lock is free.
+enum Effect {
+    Send { inode: Inode, range: Range<u64>, request: FsRequest },
+    Answer(Done, Result<(), FsError>),
+    Run(Then),
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+
+    fn range(&self) -> Range<u64> {
+        self.offset..self.end()
+    }
+
+    /// Adds `data` if it continues or overwrites the run and the whole stays short enough.
+    fn take(&mut self, caller: &Caller, offset: u64, data: &[u8]) -> bool {
+        if *caller != self.caller || offset < self.offset || offset > self.end() {
+            return false;
+        }
+        let start = (offset - self.offset) as usize;
+        if start + data.len() > RUN_MAX {
+            return false;
+        }
+        let within = data.len().min(self.data.len() - start);
+        let (over, beyond) = data.split_at(within);
+        self.data[start..start + within].copy_from_slice(over);
+        self.data.extend_from_slice(beyond);
+        true
+    }
+}
+
+impl File {
+    fn is_settled(&self) -> bool {
+        self.run.is_none() && self.sent.is_empty() && self.queue.is_empty()
+    }
+
+    fn may_send(&self, range: &Range<u64>) -> bool {
+        let overlaps = |sent: &Range<u64>| sent.start < range.end && range.start < sent.end;
+        self.sent.len() < SENT_MAX && !self.sent.iter().any(overlaps)
+    }
+
+    /// Sends the run; says whether there is none any more.
+    fn send(&mut self, inode: Inode, effects: &mut Vec<Effect>) -> bool {
+        let Some(run) = self.run.take() else { return true };
+        let range = run.range();
+        if !self.may_send(&range) {
+            self.run = Some(run);
+            return false;
+        }
+        self.sent.push(range.clone());
+        let op = FsOp::Write { inode, offset: run.offset, data: Bytes::from(run.data) };
+        effects.push(Effect::Send { inode, range, request: FsRequest { caller: run.caller, op } });
+        true
+    }
+
+    /// Takes a write if there is room for it in this file.
+    fn take(
+        &mut self,
+        inode: Inode,
+        caller: &Caller,
+        offset: u64,
+        data: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let taken = self.run.as_mut().is_some_and(|run| run.take(caller, offset, data));
+        if !taken {
+            if !self.send(inode, effects) {
+                return false;
+            }
+            let (caller, data, since) = (caller.clone(), data.to_vec(), Instant::now());
+            self.run = Some(Run { caller, offset, data, since });
+        }
+        if self.run.as_ref().is_some_and(|run| run.data.len() >= RUN_MAX) {
+            // If it has to wait, whatever completes sends it on.
+            self.send(inode, effects);
+        }
+        true
+    }
+
+    /// What `handle` has not been told.
+    fn untold(&mut self, handle: u64) -> Option<FsError> {
+        let failure = self.failure.as_mut()?;
+        failure.told.insert(handle).then_some(failure.error)
+    }
+}
+
+impl State {
+    /// Takes a write if there is room for it.
+    fn take(
+        &mut self,
+        inode: Inode,
+        caller: &Caller,
+        offset: u64,
+        data: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if self.bytes > 0 && self.bytes + data.len() > BUDGET {
+            // What others have gathered makes room for it.
+            for (inode, file) in &mut self.files {
+                file.send(*inode, effects);
+            }
+            self.starved.insert(inode);
+            return false;
+        }
+        let file = self.files.entry(inode).or_default();
+        let gathered = |file: &File| file.run.as_ref().map_or(0, |run| run.data.len());
+        let before = gathered(file) + on_its_way(effects);
+        let taken = file.take(inode, caller, offset, data, effects);
+        self.bytes += gathered(file) + on_its_way(effects) - before;
+        taken
+    }
+
+    /// Goes on with what waits for `inode`, as far as it can.
+    fn pump(&mut self, inode: Inode, effects: &mut Vec<Effect>) {
+        while let Some(file) = self.files.get_mut(&inode) {
+            match file.queue.pop_front() {
+                None => {
+                    if file.run.as_ref().is_some_and(|run| run.data.len() >= RUN_MAX) {
+                        file.send(inode, effects);
+                    }
+                    return;
+                }
+                Some(Queued::Then(then)) => {
+                    if !file.send(inode, effects) || !file.sent.is_empty() {
+                        file.queue.push_front(Queued::Then(then));
+                        return;
+                    }
+                    effects.push(Effect::Run(then));
+                }
+                Some(Queued::Write { handle, caller, offset, data, done }) => {
+                    if let Some(error) = file.untold(handle) {
+                        effects.push(Effect::Answer(done, Err(error)));
+                    } else if self.take(inode, &caller, offset, &data, effects) {
+                        effects.push(Effect::Answer(done, Ok(())));
+                    } else if let Some(file) = self.files.get_mut(&inode) {
+                        let again = Queued::Write { handle, caller, offset, data, done };
+                        file.queue.push_front(again);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The group has answered for `range`.
+    fn completed(
+        &mut self,
+        inode: Inode,
+        range: &Range<u64>,
+        result: Result<(), FsError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.bytes -= (range.end - range.start) as usize;
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        if let Some(at) = file.sent.iter().position(|sent| sent == range) {
+            file.sent.swap_remove(at);
+        }
+        if let Err(error) = result {
+            tracing::warn!(
+                "inode {}: {} bytes from {} on are not written: {error}",
+                inode.0,
+                range.end - range.start,
+                range.start
+            );
+            file.failure = Some(Failure { error, told: HashSet::new() });
+        }
+        self.pump(inode, effects);
+        for starved in std::mem::take(&mut self.starved) {
+            self.pump(starved, effects);
+        }
+        self.forget_idle(inode);
+    }
+
+    fn is_gathering(&self) -> bool {
+        self.files.values().any(|file| file.run.is_some())
+    }
+
+    fn forget_idle(&mut self, inode: Inode) {
+        let idle = |file: &File| file.is_settled() && (file.closed || file.failure.is_none());
+        if self.files.get(&inode).is_some_and(idle) {
+            self.files.remove(&inode);
+        }
+    }
+}
+
+/// How many bytes `effects` send.
+fn on_its_way(effects: &[Effect]) -> usize {
+    let length = |effect: &Effect| match effect {
+        Effect::Send { range, .. } => (range.end - range.start) as usize,
+        _ => 0,
+    };
+    effects.iter().map(length).sum()
+}
+
+impl WriteBuffer {
+    /// Nothing is gathered yet.
+    pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self { backend, state: Mutex::default() })
+    }
+
+    /// Writes `data`, at most [`MAX_IO`] bytes, through `handle`, which `caller` opened. `done` runs once there is room for it
+    /// here.
+    ///
+    /// Errors: that of an earlier write of the file, of which `handle` was not told yet; `data` then goes nowhere.
+    pub fn write(
+        self: &Arc<Self>,
+        inode: Inode,
+        handle: u64,
+        caller: Caller,
+        (offset, data): (u64, &[u8]),
+        done: impl FnOnce(Result<(), FsError>) + Send + 'static,
+    ) {
+        self.with(|state, effects| {
+            let file = state.files.entry(inode).or_default();
+            if let Some(error) = file.untold(handle) {
+                return effects.push(Effect::Answer(Box::new(done), Err(error)));
+            }
+            if file.queue.is_empty() && state.take(inode, &caller, offset, data, effects) {
+                return effects.push(Effect::Answer(Box::new(done), Ok(())));
+            }
+            let (data, done) = (data.to_vec(), Box::new(done));
+            if let Some(file) = state.files.get_mut(&inode) {
+                file.queue.push_back(Queued::Write { handle, caller, offset, data, done });
+            }
+        });
+        self.attend();
+    }
+
+    /// Runs `then` once the group has answered for all that was written to `inode` before.
+    pub fn settle(self: &Arc<Self>, inode: Inode, then: impl FnOnce() + Send + 'static) {
+        self.with(|state, effects| match state.files.get_mut(&inode) {
+            Some(file) if !file.is_settled() => {
+                file.queue.push_back(Queued::Then(Box::new(then)));
+                state.pump(inode, effects);
+                state.forget_idle(inode);
+            }
+            _ => effects.push(Effect::Run(Box::new(then))),
+        });
+    }
+
+    /// Runs `then` once the group has answered for all that was written before.
+    pub fn settle_all(self: &Arc<Self>, then: impl FnOnce() + Send + 'static) {
+        let last = Arc::new(AtEnd(Mutex::new(Some(Box::new(then)))));
+        for inode in self.unsettled() {
+            let last = last.clone();
+            self.settle(inode, move || drop(last));
+        }
+    }
+
+    /// Which files the group does not have as they are.
+    pub fn unsettled(&self) -> Vec<Inode> {
+        let state = self.lock();
+        let unsettled = state.files.iter().filter(|(_, file)| !file.is_settled());
+        unsettled.map(|(inode, _)| *inode).collect()
+    }
+
+    /// What became of the writes to `inode`, if it is an error of which `handle` was not told yet.
+    pub fn failure(&self, inode: Inode, handle: u64) -> Option<FsError> {
+        self.lock().files.get_mut(&inode)?.untold(handle)
+    }
+
+    /// A new `handle`: it is told of no failure that others know.
+    pub fn opened(&self, inode: Inode, handle: u64) {
+        if let Some(file) = self.lock().files.get_mut(&inode) {
+            file.closed = false;
+            if let Some(failure) = file.failure.as_mut().filter(|f| !f.told.is_empty()) {
+                failure.told.insert(handle);
+            }
+        }
+    }
+
+    /// The last handle of `inode` is gone.
+    pub fn closed(&self, inode: Inode) {
+        let mut state = self.lock();
+        if let Some(file) = state.files.get_mut(&inode) {
+            file.closed = true;
+        }
+        state.forget_idle(inode);
+    }
+
+    /// Changes the state, and then does what follows from it.
+    fn with(self: &Arc<Self>, act: impl FnOnce(&mut State, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        act(&mut self.lock(), &mut effects);
+        self.perform(effects);
+    }
+
+    fn perform(self: &Arc<Self>, mut effects: Vec<Effect>) {
+        // Programs go on while this thread sends.
+        effects.sort_by_key(|effect| !matches!(effect, Effect::Answer(..)));
+        for effect in effects {
+            match effect {
+                Effect::Answer(done, result) => done(result),
+                Effect::Run(then) => then(),
+                Effect::Send { inode, range, request } => {
+                    let buffer = self.clone();
+                    let done = move |result| buffer.complete(inode, &range, result);
+                    self.backend.call(request, Box::new(done));
+                }
+            }
+        }
+    }
+
+    fn complete(self: &Arc<Self>, inode: Inode, range: &Range<u64>, result: FsResult) {
+        let result = written(result, range.end - range.start);
+        let mut effects = Vec::new();
+        self.lock().completed(inode, range, result, &mut effects);
+        self.perform(effects);
+    }
+
+    /// Has a thread look for what becomes too old, as long as anything is gathered.
+    fn attend(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            if state.attended || !state.is_gathering() {
+                return;
+            }
+            state.attended = true;
+        }
+        let buffer = self.clone();
+        let started = thread::Builder::new().name("bfs-writes".into()).spawn(move || {
+            while buffer.is_gathering() {
+                thread::sleep(AGE / 2);
+                buffer.send_old(AGE / 2);
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!("writes are kept here until their files are closed: {error}");
+            self.lock().attended = false;
+        }
+    }
+
+    fn is_gathering(&self) -> bool {
+        let mut state = self.lock();
+        state.attended = state.is_gathering();
+        state.attended
+    }
+
+    fn send_old(self: &Arc<Self>, age: Duration) {
+        self.with(|state, effects| {
+            for (inode, file) in &mut state.files {
+                if file.run.as_ref().is_some_and(|run| run.since.elapsed() >= age) {
+                    file.send(*inode, effects);
+                }
+            }
+        });
+    }
+
+    /// The state stays consistent at every point where a panic is possible, so poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the group has written `length` bytes.
+fn written(result: FsResult, length: u64) -> Result<(), FsError> {
+    match result? {
+        FsReply::Written { count, .. } if u64::from(count) == length => Ok(()),
+        other => {
+            super::answer::misfit(&other);
+            Err(FsError::Io)
+        }
+    }
+}
+
+/// Runs what it holds when the last who shares it lets go.
+struct AtEnd(Mutex<Option<Then>>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(then) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            then();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

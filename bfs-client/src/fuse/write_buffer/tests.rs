@@ -1,0 +1,280 @@
+use super::*;
+use crate::backend::Local;
+use bfs_fs::op::{Attributes, CreateMode, Kind, ROOT, Timestamp};
+
+/// A group that answers when it is told to.
+#[derive(Default)]
+struct Slow {
+    waiting: Mutex<Vec<(FsRequest, Answer)>>,
+}
+
+type Answer = Box<dyn FnOnce(FsResult) + Send>;
+
+impl Backend for Slow {
+    fn call(&self, request: FsRequest, done: Answer) {
+        self.waiting.lock().unwrap().push((request, done));
+    }
+
+    fn fail_all(&self) {}
+}
+
+impl Slow {
+    /// Where the writes on their way begin, and how long they are.
+    fn sent(&self) -> Vec<(u64, usize)> {
+        let stretch = |request: &FsRequest| match &request.op {
+            FsOp::Write { offset, data, .. } => (*offset, data.len()),
+            other => panic!("{other:?}"),
+        };
+        self.waiting.lock().unwrap().iter().map(|(request, _)| stretch(request)).collect()
+    }
+
+    /// Answers what was sent as number `at`, and says what its bytes are.
+    fn answer(&self, at: usize, error: Option<FsError>) -> Bytes {
+        let (request, done) = self.waiting.lock().unwrap().remove(at);
+        let FsOp::Write { data, .. } = request.op else { panic!("only writes are sent") };
+        let count = data.len() as u32;
+        done(error.map_or(Ok(FsReply::Written { count, attributes: attributes() }), Err));
+        data
+    }
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        inode: FILE,
+        generation: 0,
+        kind: Kind::File,
+        mode: 0,
+        links: 1,
+        uid: 0,
+        gid: 0,
+        device: 0,
+        size: 0,
+        blocks: 0,
+        accessed: Timestamp::default(),
+        modified: Timestamp::default(),
+        changed: Timestamp::default(),
+        has_xattrs: false,
+    }
+}
+
+const FILE: Inode = Inode(5);
+const OTHER: Inode = Inode(6);
+
+fn who(uid: u32) -> Caller {
+    Caller { uid, gid: 0, groups: Vec::new() }
+}
+
+/// What became of something, once it is known.
+type Told<T> = Arc<Mutex<Option<T>>>;
+
+fn told<T>(told: &Told<T>) -> Option<T> {
+    told.lock().unwrap().take()
+}
+
+struct Bench {
+    group: Arc<Slow>,
+    buffer: Arc<WriteBuffer>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let group = Arc::<Slow>::default();
+        let buffer = WriteBuffer::new(group.clone());
+        // Nothing becomes too old in these tests.
+        buffer.lock().attended = true;
+        Self { group, buffer }
+    }
+
+    fn write(&self, inode: Inode, offset: u64, data: &[u8]) -> Told<Result<(), FsError>> {
+        let ours = Told::default();
+        let done = Arc::clone(&ours);
+        self.buffer.write(inode, 1, who(0), (offset, data), move |result| {
+            *done.lock().unwrap() = Some(result);
+        });
+        ours
+    }
+
+    fn settle(&self, inode: Inode) -> Told<()> {
+        let settled = Told::default();
+        let done = Arc::clone(&settled);
+        self.buffer.settle(inode, move || *done.lock().unwrap() = Some(()));
+        settled
+    }
+}
+
+#[test]
+fn small_writes_are_answered_at_once_and_sent_as_one() {
+    let b = Bench::new();
+    for (offset, data) in [(0, "one "), (4, "two "), (8, "three"), (4, "TWO")] {
+        assert_eq!(told(&b.write(FILE, offset, data.as_bytes())), Some(Ok(())));
+    }
+    assert_eq!(b.group.sent(), []);
+    assert_eq!(b.buffer.unsettled(), [FILE]);
+    let settled = b.settle(FILE);
+    assert_eq!(b.group.sent(), [(0, 13)]);
+    assert_eq!(told(&settled), None, "the group has not answered");
+    assert_eq!(b.group.answer(0, None), "one TWO three");
+    assert_eq!(told(&settled), Some(()));
+    assert_eq!(b.buffer.unsettled(), []);
+    assert!(b.buffer.lock().files.is_empty() && b.buffer.lock().bytes == 0);
+}
+
+#[test]
+fn a_full_run_goes_by_itself_and_others_follow_it() {
+    let b = Bench::new();
+    let block = vec![7; RUN_MAX / 2];
+    for i in 0..5 {
+        assert_eq!(told(&b.write(FILE, i * block.len() as u64, &block)), Some(Ok(())));
+    }
+    let run = RUN_MAX as u64;
+    assert_eq!(b.group.sent(), [(0, RUN_MAX), (run, RUN_MAX)]);
+    // An answer may come before that to an earlier run.
+    b.group.answer(1, None);
+    let settled = b.settle(FILE);
+    assert_eq!(b.group.sent(), [(0, RUN_MAX), (2 * run, RUN_MAX / 2)]);
+    b.group.answer(1, None);
+    assert_eq!(told(&settled), None);
+    b.group.answer(0, None);
+    assert_eq!(told(&settled), Some(()));
+}
+
+#[test]
+fn no_two_runs_on_the_same_bytes_are_on_their_way() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"old");
+    let first = b.settle(FILE);
+    b.write(FILE, 0, b"new");
+    let second = b.settle(FILE);
+    assert_eq!(b.group.sent(), [(0, 3)]);
+    // A write elsewhere would have to send what cannot go yet.
+    let elsewhere = b.write(FILE, 100, b"x");
+    assert_eq!(told(&elsewhere), None);
+    assert_eq!(b.group.answer(0, None), "old");
+    assert_eq!(told(&first), Some(()));
+    assert_eq!(b.group.answer(0, None), "new");
+    assert_eq!((told(&second), told(&elsewhere)), (Some(()), Some(Ok(()))));
+    let third = b.settle(FILE);
+    assert_eq!(b.group.answer(0, None), "x");
+    assert_eq!(told(&third), Some(()));
+}
+
+#[test]
+fn different_users_share_no_run() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"root");
+    b.buffer.write(FILE, 2, who(1000), (4, b"user"), |result| assert_eq!(result, Ok(())));
+    assert_eq!(b.group.sent(), [(0, 4)]);
+    b.settle(FILE);
+    assert_eq!(b.group.sent(), [(0, 4), (4, 4)]);
+    let callers: Vec<u32> =
+        b.group.waiting.lock().unwrap().iter().map(|(request, _)| request.caller.uid).collect();
+    assert_eq!(callers, [0, 1000]);
+}
+
+#[test]
+fn a_file_has_a_bounded_number_of_runs_on_their_way() {
+    let b = Bench::new();
+    let block = vec![7; RUN_MAX];
+    let mut last = Told::default();
+    for i in 0..=SENT_MAX as u64 + 1 {
+        last = b.write(FILE, i * RUN_MAX as u64, &block);
+    }
+    assert_eq!(b.group.sent().len(), SENT_MAX);
+    assert_eq!(told(&last), None, "one is gathered, the next one waits");
+    b.group.answer(0, None);
+    assert_eq!(told(&last), Some(Ok(())));
+    assert_eq!(b.group.sent().len(), SENT_MAX);
+}
+
+#[test]
+fn what_is_kept_here_is_bounded_and_makes_room_for_itself() {
+    let b = Bench::new();
+    let block = vec![7; RUN_MAX - 1];
+    let files = 2 * (BUDGET / RUN_MAX) as u64;
+    let told_all: Vec<_> = (0..files).map(|i| b.write(Inode(100 + i), 0, &block)).collect();
+    assert!(b.buffer.lock().bytes <= BUDGET);
+    let mut answered = 0;
+    while answered < files as usize {
+        if b.group.sent().is_empty() {
+            // The last ones would wait to become old.
+            b.buffer.settle_all(|| ());
+        }
+        b.group.answer(0, None);
+        assert!(b.buffer.lock().bytes <= BUDGET);
+        answered += 1;
+    }
+    assert!(told_all.iter().all(|t| told(t) == Some(Ok(()))));
+    assert_eq!(b.buffer.unsettled(), []);
+    assert_eq!(b.buffer.lock().bytes, 0);
+}
+
+#[test]
+fn a_failure_is_told_once_to_every_handle() {
+    let b = Bench::new();
+    b.buffer.opened(FILE, 1);
+    b.write(FILE, 0, b"a");
+    let settled = b.settle(FILE);
+    b.group.answer(0, Some(FsError::NoSpace));
+    assert_eq!(told(&settled), Some(()));
+    assert_eq!(b.buffer.failure(FILE, 1), Some(FsError::NoSpace));
+    assert_eq!(b.buffer.failure(FILE, 1), None);
+    assert_eq!(b.buffer.failure(FILE, 2), Some(FsError::NoSpace));
+    // Who comes when it is known hears nothing of it.
+    b.buffer.opened(FILE, 3);
+    assert_eq!(b.buffer.failure(FILE, 3), None);
+    b.buffer.closed(FILE);
+    assert!(b.buffer.lock().files.is_empty());
+}
+
+#[test]
+fn the_next_write_is_told_of_a_failure_and_goes_nowhere() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"a");
+    b.settle(FILE);
+    b.group.answer(0, Some(FsError::QuotaExceeded));
+    assert_eq!(told(&b.write(FILE, 1, b"b")), Some(Err(FsError::QuotaExceeded)));
+    assert_eq!(b.buffer.unsettled(), []);
+    assert_eq!(told(&b.write(FILE, 1, b"b")), Some(Ok(())));
+    assert_eq!(b.buffer.failure(FILE, 1), None);
+}
+
+#[test]
+fn all_files_are_waited_for_and_only_those_that_have_something() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"a");
+    b.write(OTHER, 0, b"b");
+    let settled: Told<()> = Told::default();
+    let done = Arc::clone(&settled);
+    b.buffer.settle_all(move || *done.lock().unwrap() = Some(()));
+    assert_eq!(told(&b.settle(Inode(7))), Some(()), "nothing was written there");
+    b.group.answer(0, None);
+    assert_eq!(told(&settled), None);
+    b.group.answer(0, None);
+    assert_eq!(told(&settled), Some(()));
+}
+
+#[test]
+fn what_nobody_asks_for_goes_when_it_is_old() {
+    let local = Arc::new(Local::default());
+    let ask = |op| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let request = FsRequest { caller: who(0), op };
+        local.call(request, Box::new(move |result| sender.send(result).unwrap()));
+        receiver.recv().unwrap().unwrap()
+    };
+    let create =
+        FsOp::Create { parent: ROOT, name: b"f".to_vec(), mode: 0o644, how: CreateMode::Guarded };
+    let FsReply::Attributes(file) = ask(create) else { panic!("no file") };
+    let size = || match ask(FsOp::GetAttributes { inode: file.inode }) {
+        FsReply::Attributes(a) => a.size,
+        other => panic!("{other:?}"),
+    };
+    let buffer = WriteBuffer::new(local.clone());
+    buffer.write(file.inode, 1, who(0), (0, b"abc"), |result| assert_eq!(result, Ok(())));
+    assert_eq!(size(), 0);
+    let start = Instant::now();
+    while size() != 3 {
+        assert!(start.elapsed() < 20 * AGE, "nobody sends it");
+        thread::sleep(AGE / 20);
+    }
+}

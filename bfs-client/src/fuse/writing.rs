@@ -1,0 +1,141 @@
+//! write(2), and the two calls that tell what became of it: fsync(2) and close(2).
+
+use super::Front;
+use super::answer::written;
+use super::convert::errno;
+use bfs_fs::MAX_FILE_SIZE;
+use bfs_fs::op::{FsError, FsOp, Inode};
+use bytes::Bytes;
+use fuser::{
+    Errno, FileHandle, INodeNo, LockOwner, OpenFlags, ReplyEmpty, ReplyWrite, Request, WriteFlags,
+};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the end of a mount waits for writes.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// How the bytes of a write are to be treated.
+pub(super) struct Manner {
+    pub flags: WriteFlags,
+    pub open_flags: OpenFlags,
+}
+
+impl Manner {
+    /// Whether the writer waits for the group: it has asked for that, or it is the kernel, which writes what was mapped.
+    fn is_through(&self) -> bool {
+        let through = libc::O_SYNC | libc::O_DSYNC | libc::O_DIRECT;
+        self.flags.contains(WriteFlags::FUSE_WRITE_CACHE) || self.open_flags.0 & through != 0
+    }
+}
+
+impl Front {
+    pub(super) fn write_data(
+        &self,
+        request: &Request,
+        (inode, handle): (INodeNo, FileHandle),
+        (offset, data): (u64, &[u8]),
+        manner: &Manner,
+        reply: ReplyWrite,
+    ) {
+        let inode = Inode(inode.0);
+        // What cannot be is told at once.
+        let is_possible = offset.checked_add(data.len() as u64).is_some_and(|e| e <= MAX_FILE_SIZE);
+        match &self.writes {
+            Some(writes) if is_possible && !manner.is_through() => {
+                let (caller, count) = (self.opener(request, handle), data.len() as u32);
+                writes.write(inode, handle.0, caller, (offset, data), move |taken| match taken {
+                    Ok(()) => reply.written(count),
+                    Err(e) => reply.error(errno(e)),
+                });
+            }
+            _ => {
+                let op = FsOp::Write { inode, offset, data: Bytes::copy_from_slice(data) };
+                self.call_opened(request, handle, op, move |result| written(result, reply));
+            }
+        }
+    }
+
+    /// Waits until the group has what was written to `inode`; `then` gets what `handle` was not told of it.
+    fn finish_writes(
+        &self,
+        inode: Inode,
+        handle: FileHandle,
+        then: impl FnOnce(Result<(), FsError>) + Send + 'static,
+    ) {
+        let Some(writes) = self.writes.clone() else { return then(Ok(())) };
+        let told = writes.clone();
+        writes.settle(inode, move || then(told.failure(inode, handle.0).map_or(Ok(()), Err)));
+    }
+
+    /// Whoever closes a file waits for what was written, and gives up the locks of the process. Where there is nothing to wait
+    /// for, ENOSYS means success and tells the kernel not to ask again.
+    pub(super) fn close(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        if self.writes.is_none() && !self.locks_are_shared {
+            return reply.error(Errno::ENOSYS);
+        }
+        let inode = Inode(inode.0);
+        let (locks, backend) = (self.locks.clone(), self.backend.clone());
+        let caller = self.callers.of(request);
+        self.finish_writes(inode, handle, move |written| {
+            locks.close(backend, caller, inode, owner, move |unlocked| {
+                match written.and(unlocked) {
+                    Ok(()) => reply.ok(),
+                    Err(e) => reply.error(errno(e)),
+                }
+            });
+        });
+    }
+
+    pub(super) fn sync(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        reply: ReplyEmpty,
+    ) {
+        let inode = Inode(inode.0);
+        let (caller, backend) = (self.opener(request, handle), self.backend.clone());
+        self.finish_writes(inode, handle, move |written| match written {
+            Err(e) => reply.error(errno(e)),
+            Ok(()) => {
+                let request = bfs_fs::op::FsRequest { caller, op: FsOp::Sync { inode } };
+                backend.call(request, Box::new(|result| super::empty(result, reply)));
+            }
+        });
+    }
+
+    /// The mount ends: waits for what is not with the group, but not for ever.
+    pub(super) fn end_writes(&self) {
+        let Some(writes) = &self.writes else { return };
+        let (sender, settled) = mpsc::channel::<()>();
+        writes.settle_all(move || drop(sender));
+        // Nothing is ever sent: the end of the sender ends the wait.
+        if settled.recv_timeout(END_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the mount ends with writes that the group has not answered for");
+        }
+    }
+
+    /// An open file is gone.
+    pub(super) fn end_open(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: Option<LockOwner>,
+    ) {
+        let inode = Inode(inode.0);
+        let is_last = self.files.release(handle);
+        if let (true, Some(writes)) = (is_last, &self.writes) {
+            writes.closed(inode);
+        }
+        self.unlock_on_release(request, inode, owner, is_last);
+    }
+}
