@@ -2,6 +2,7 @@
 
 mod accounts;
 mod leases;
+mod once;
 
 use crate::cost;
 use crate::name;
@@ -41,7 +42,7 @@ struct Survey<'a> {
 /// Link counts are right; every inode has a name, or somebody who holds it open, and every name an inode; directories form one tree whose parent pointers
 /// agree with it; names are valid, unique and where their hash says; data belongs to a file and is zero behind its end;
 /// extended attributes belong to an inode and are where their hash says; what is held is held on a lease, and what no lease
-/// holds any more will be cleared away; names do not leave their subtree; the accounts and the totals are the sums.
+/// holds any more will be cleared away; names do not leave their subtree; answers that are kept can be given again; the accounts and the totals are the sums.
 ///
 /// Cost: O(state).
 ///
@@ -90,6 +91,7 @@ impl<'a> Survey<'a> {
                     survey.xattr_rests.insert((owner, part), rest);
                 }
                 _ if survey.holdings.take(id, object) || survey.books.take(id, object) => {}
+                _ if once::take(id, object) => {}
                 _ => survey.faults.push(format!("{id:?} holds what does not belong there")),
             }
         }

@@ -40,7 +40,9 @@ use bft_core::service::{Context, NotReadOnly, Service};
 use bft_core::types::ClientId;
 use bytes::Bytes;
 use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, export_id, inode_id};
-use op::{Account, FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Subject, Timestamp};
+use op::{
+    Account, Export, FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Subject, Timestamp,
+};
 use ops::ALLOWANCE;
 use permission::MODE_BITS;
 use state::{Reader, Writer};
@@ -126,31 +128,41 @@ impl FileSystem {
             Err(error) => return Some(Err(error)),
         };
         let reader = Reader { state, caller: &request.caller, client, top };
-        match &request.op {
-            FsOp::Null { result, .. } => Some(reader.null(*result)),
-            FsOp::Lookup { parent, name } => Some(reader.lookup(*parent, name)),
-            FsOp::GetAttributes { inode } => Some(reader.attributes(*inode)),
-            FsOp::ReadLink { inode } => Some(reader.read_link(*inode)),
-            FsOp::Read { inode, offset, count } => Some(reader.read(*inode, *offset, *count)),
+        let look = |op: &FsOp| self.look(reader, &export, op);
+        Some(match &request.op {
+            FsOp::Watched(watched) => reader.report(watched, look(&watched.op)),
+            op => look(op),
+        })
+    }
+
+    /// The result of `op`. Requires: it changes nothing, and watches nothing.
+    fn look(&self, reader: Reader<'_>, export: &Export, op: &FsOp) -> FsResult {
+        match op {
+            FsOp::Null { result, .. } => reader.null(*result),
+            FsOp::Lookup { parent, name } => reader.lookup(*parent, name),
+            FsOp::GetAttributes { inode } => reader.attributes(*inode),
+            FsOp::ReadLink { inode } => reader.read_link(*inode),
+            FsOp::Read { inode, offset, count } => reader.read(*inode, *offset, *count),
             FsOp::ReadDirectory { inode, cookie, budget } => {
-                Some(reader.read_directory(*inode, *cookie, *budget))
+                reader.read_directory(*inode, *cookie, *budget)
             }
-            FsOp::Seek { inode, offset, target } => Some(reader.seek(*inode, *offset, *target)),
-            FsOp::GetXattr { inode, name } => Some(reader.get_xattr(*inode, name)),
-            FsOp::ListXattrs { inode } => Some(reader.list_xattrs(*inode)),
-            FsOp::TestLock { inode, request } => Some(reader.test_lock(*inode, request)),
-            FsOp::LockStatus { inode, request } => Some(reader.lock_status(*inode, request)),
-            FsOp::GetExport { client } => Some(reader.get_export(*client, self.config.root_squash)),
-            FsOp::GetAccount { subject } => Some(reader.get_account(*subject)),
-            FsOp::StatFs => Some(reader.stat_fs(self.config.memory_budget)),
-            FsOp::Access { inode, mask } => Some(reader.access(*inode, *mask)),
-            _ => None,
+            FsOp::Seek { inode, offset, target } => reader.seek(*inode, *offset, *target),
+            FsOp::GetXattr { inode, name } => reader.get_xattr(*inode, name),
+            FsOp::ListXattrs { inode } => reader.list_xattrs(*inode),
+            FsOp::TestLock { inode, request } => reader.test_lock(*inode, request),
+            FsOp::LockStatus { inode, request } => reader.lock_status(*inode, request),
+            FsOp::GetExport { client } => reader.get_export(*client, self.config.root_squash),
+            FsOp::GetAccount { subject } => reader.get_account(*subject),
+            FsOp::StatFs => reader.stat_fs(self.config.memory_budget),
+            FsOp::Access { inode, mask } => reader.access(*inode, *mask),
+            FsOp::Permissions { inode } => reader.permissions(*inode, export.read_only),
+            _ => unreachable!("what changes something is not looked at here"),
         }
     }
 }
 
 impl Writer<'_> {
-    fn run(&mut self, op: &FsOp) -> FsResult {
+    pub(crate) fn run(&mut self, op: &FsOp) -> FsResult {
         match op {
             FsOp::SetAttributes { inode, set } => self.set_attributes(*inode, set),
             FsOp::Create { parent, name, mode, how } => self.create(*parent, name, *mode, *how),
@@ -188,6 +200,8 @@ impl Writer<'_> {
             FsOp::SetLimits { subject, limits } => self.set_limits(*subject, *limits),
             // Being executed in order is all that a sync asks for.
             FsOp::Sync { inode } => self.reader().attributes(*inode),
+            FsOp::AgreeOnKey { offer } => self.agree_on_key(*offer),
+            FsOp::Watched(watched) => self.watched(watched),
             FsOp::Null { .. }
             | FsOp::Lookup { .. }
             | FsOp::GetAttributes { .. }
@@ -202,7 +216,8 @@ impl Writer<'_> {
             | FsOp::StatFs
             | FsOp::GetExport { .. }
             | FsOp::GetAccount { .. }
-            | FsOp::Access { .. } => unreachable!("what changes nothing was answered before"),
+            | FsOp::Access { .. }
+            | FsOp::Permissions { .. } => unreachable!("what changes nothing was answered before"),
         }
     }
 }

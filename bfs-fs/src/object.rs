@@ -16,15 +16,20 @@
 //! | [`Due`] | 0x8a | 0 or 1 | lease or inode |
 //! | [`Export`] | 0x8b | client | 0 |
 //! | [`Account`] | 0x8c | 0 or 1 | uid or inode |
+//! | [`Answers`] | 0x8d | client | the first byte of their keys |
+//! | the group's own secret | 0x8e | 0 | 0 |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
 
 mod export;
 mod lease;
+mod once;
 
 pub(crate) use export::{account_id, account_subject, export_id};
 pub use lease::{Due, Lease, Stake};
 pub(crate) use lease::{client_id, due_id, lease_id, locks_id, stake_id, stake_of_id};
+pub use once::{Answer, Answers};
+pub(crate) use once::{MAX_ANSWERS, SECRET_ID, answers_id};
 
 use crate::locks::LockTable;
 use crate::op::{Account, Attributes, Export, Inode, Kind, Timestamp};
@@ -50,6 +55,8 @@ pub(crate) const LOCKS: u8 = 0x89;
 pub(crate) const DUE: u8 = 0x8a;
 pub(crate) const EXPORT: u8 = 0x8b;
 pub(crate) const ACCOUNT: u8 = 0x8c;
+pub(crate) const ONCE: u8 = 0x8d;
+pub(crate) const SECRET: u8 = 0x8e;
 
 /// Where the [`Super`] object is.
 pub(crate) const SUPER_ID: ObjectId = ObjectId::new(SUPER, 0, 0);
@@ -81,6 +88,9 @@ pub enum Object {
     Due,
     Export(Box<Export>),
     Account(Account),
+    Answers(Answers),
+    /// From which the keys of NFS handles are derived.
+    Secret(Box<[u8; 32]>),
 }
 
 /// The totals of the file system. There is one.
@@ -368,7 +378,7 @@ pub(crate) fn data_id(file: Inode, index: u64) -> ObjectId {
 mod tests {
     use super::*;
     use crate::locks::Lock;
-    use crate::op::{LockClass, LockKind, LockRequest};
+    use crate::op::{LockClass, LockKind, LockRequest, OnceKey};
 
     fn samples() -> Vec<Object> {
         let record = |body| {
@@ -429,6 +439,11 @@ mod tests {
             Object::StakeOf,
             Object::Locks(Box::new(locks)),
             Object::Due,
+            Object::Answers(Answers(Vec::from([Answer {
+                key: OnceKey([7; 16]),
+                result: bytes::Bytes::from_static(b"answer"),
+            }]))),
+            Object::Secret(Box::new([9; 32])),
         ])
     }
 

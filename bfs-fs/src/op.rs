@@ -3,9 +3,12 @@
 //! Names are bytes. Every reply carries the attributes that a kernel wants next, so no request needs a second one.
 
 mod export;
+mod watched;
 
 pub use export::*;
+pub use watched::*;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::fmt;
@@ -323,6 +326,16 @@ pub enum FsOp {
         inode: Inode,
         mask: u8,
     },
+    /// Which of the bits of `Access` are granted. [RFC 1813 §3.3.4]
+    Permissions {
+        inode: Inode,
+    },
+    /// The group's own secret; the first one who asks says what it is: `offer`.
+    AgreeOnKey {
+        offer: [u8; 32],
+    },
+    /// Another operation with the attributes around it. Answers `Watched`, also where the other operation fails.
+    Watched(Box<Watched>),
 }
 
 /// Which inodes the sender has open.
@@ -471,6 +484,10 @@ pub enum FsReply {
     Export(Export),
     Account(Account),
     StatFs(StatFs),
+    /// Read 4, write 2, execute 1.
+    Granted(u8),
+    Key([u8; 32]),
+    Watched(Box<Report>),
 }
 
 /// One name in a directory. "." and ".." are among them.
@@ -620,6 +637,9 @@ impl FsOp {
     /// Whether the operation changes nothing and may be answered without being ordered.
     pub fn is_read_only(&self) -> bool {
         use FsOp::*;
+        if let Watched(watched) = self {
+            return watched.op.is_read_only();
+        }
         matches!(
             self,
             Null { .. }
@@ -637,13 +657,18 @@ impl FsOp {
                 | GetExport { .. }
                 | GetAccount { .. }
                 | Access { .. }
+                | Permissions { .. }
         )
     }
 }
 
 /// The canonical bytes of a request.
 pub fn encode_request(request: &FsRequest) -> bytes::Bytes {
-    let payload = match &request.op {
+    let op = match &request.op {
+        FsOp::Watched(watched) => &*watched.op,
+        op => op,
+    };
+    let payload = match op {
         FsOp::Write { data, .. } => data.len(),
         FsOp::SetXattr { value, .. } => value.len(),
         FsOp::Null { argument, .. } => argument.len(),
@@ -659,10 +684,14 @@ pub fn decode_request(bytes: &[u8]) -> Option<FsRequest> {
 
 /// The canonical bytes of a result.
 pub fn encode_result(result: &FsResult) -> bytes::Bytes {
-    let payload = match result {
-        Ok(FsReply::Data { data, .. }) => data.len(),
-        Ok(FsReply::Value(value)) => value.len(),
-        Ok(FsReply::Padding(bytes)) => bytes.len(),
+    let reply = match result {
+        Ok(FsReply::Watched(report)) => report.result.as_deref().ok(),
+        other => other.as_ref().ok(),
+    };
+    let payload = match reply {
+        Some(FsReply::Data { data, .. }) => data.len(),
+        Some(FsReply::Value(value)) => value.len(),
+        Some(FsReply::Padding(bytes)) => bytes.len(),
         _ => 0,
     };
     encode(result, payload)

@@ -96,9 +96,11 @@ impl FsOp {
             | Unlock { .. }
             | CancelLock { .. }
             | Sync { .. }
+            | AgreeOnKey { .. }
             | SetExport { .. }
             | MakeSubtree { .. }
             | SetLimits { .. } => false,
+            Watched(watched) => watched.op.changes_files(),
             other => !other.is_read_only(),
         }
     }
@@ -134,6 +136,7 @@ impl FsOp {
             | LockStatus { inode, .. }
             | Sync { inode }
             | Access { inode, .. }
+            | Permissions { inode }
             | MakeSubtree { inode } => look(inode),
             Link { inode: one, parent: other, .. }
             | Rename { from: one, to: other, .. }
@@ -142,11 +145,16 @@ impl FsOp {
                 look(other);
             }
             Hold { inodes } => inodes.iter_mut().for_each(look),
+            Watched(watched) => {
+                watched.watch.iter_mut().for_each(&mut *look);
+                watched.op.get_mut().for_inodes(look);
+            }
             Null { .. }
             | LetGo { .. }
             | Renew { .. }
             | EndLease
             | StatFs
+            | AgreeOnKey { .. }
             | SetExport { .. }
             | GetExport { .. }
             | SetLimits { .. }

@@ -11,6 +11,7 @@ mod lock;
 mod lookup;
 mod remove;
 mod rename;
+mod watched;
 mod xattr;
 
 pub use data::MAX_FILE_SIZE;
