@@ -1,7 +1,7 @@
 //! The command line of `bfs`.
 
 use crate::failure::{Exit, Outcome};
-use crate::{client, export, fsck, group, keys, mount, mount_helper, status, umount};
+use crate::{client, export, fsck, group, keys, mount, mount_helper, nfs, status, umount};
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -37,6 +37,7 @@ Set up:
 Use:
   mount         mount a group on a directory
   umount        unmount it
+  nfs           serve a group to NFSv3 clients
 
 Watch and try:
   fsck          hold what the group says about its files against itself
@@ -73,6 +74,8 @@ enum Command {
     Mount(mount::MountArgs),
     /// Unmount, and say who keeps the mount busy if it is
     Umount(umount::UmountArgs),
+    /// Serve a group as NFSv3 and MOUNT on one TCP port, until SIGTERM or Ctrl-C
+    Nfs(nfs::NfsArgs),
     /// Ask every replica and say in one word how the group is
     Status(status::StatusArgs),
     /// The same again and again, with what changes
@@ -97,8 +100,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Fine.into() };
         }
     };
-    // A mount tells its story by default, other commands only what is wrong.
-    let default = if matches!(cli.command, Command::Mount(_)) { "info" } else { "warn" };
+    // Who serves tells the story by default, other commands only what is wrong.
+    let default =
+        if matches!(cli.command, Command::Mount(_) | Command::Nfs(_)) { "info" } else { "warn" };
     start_log(cli.log.as_deref(), default);
     match run(cli.command) {
         Ok(exit) => exit.into(),
@@ -120,6 +124,7 @@ fn run(command: Command) -> Outcome<Exit> {
         Command::Fsck(args) => fsck::run(&args),
         Command::Mount(args) => mount::run(&args).map(fine),
         Command::Umount(args) => umount::run(&args).map(fine),
+        Command::Nfs(args) => nfs::run(&args).map(fine),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => crate::top::run(&args),
         Command::Drill(args) => crate::drill::run(&args),

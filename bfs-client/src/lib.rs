@@ -7,6 +7,7 @@
 //! mount_helper.rs mount.bfs, for fstab
 //! umount.rs       ends a mount; holders.rs names who keeps it
 //! fuse.rs         one kernel request is one operation
+//! nfs.rs          one NFSv3 call is one operation
 //! backend.rs      where operations go: a session (session.rs), or a state machine in this process
 //! mount_table.rs  what is mounted where    mount_state.rs  which process serves it
 //! ```
@@ -29,6 +30,7 @@ pub mod mount;
 pub mod mount_helper;
 pub mod mount_state;
 pub mod mount_table;
+pub mod nfs;
 pub mod options;
 pub mod serve;
 pub mod session;
