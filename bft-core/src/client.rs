@@ -2,6 +2,8 @@
 //!
 //! One way in, [`Client::handle`], one way out, [`ClientOutput`], as on the replica's side.
 
+mod outvoted;
+
 use crate::auth::{Credential, Crypto, KeyId, MacKey, Tag, request_signing_digest};
 use crate::clients::ClientsOp;
 use crate::messages::{
@@ -18,6 +20,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
+use outvoted::Outvoted;
 
 /// What a client knows of itself and its group.
 #[derive(Clone)]
@@ -190,6 +193,7 @@ pub struct Client {
     /// Who is asked for whole results: whoever answers, until it does not.
     replier: ReplicaId,
     ended_votes: Vec<Option<ClientError>>,
+    outvoted: Outvoted,
     /// Which replicas want this client's requests signed. (decision 6)
     asked_to_sign: Vec<bool>,
     timer: Option<Tick>,
@@ -205,6 +209,7 @@ impl Client {
             keys: alloc::vec![None; n],
             views: alloc::vec![View(0); n],
             ended_votes: alloc::vec![None; n],
+            outvoted: Outvoted::new(n),
             asked_to_sign: alloc::vec![false; n],
             config,
             state: State::Closed,
@@ -251,6 +256,11 @@ impl Client {
     /// Whether the session is open.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
+    }
+
+    /// How many replies of each replica a quorum has refuted, by replica: whoever has any is faulty, if at most f are.
+    pub fn outvoted(&self) -> &[u64] {
+        self.outvoted.counts()
     }
 
     /// The view that at least one correct replica has reached: the (f+1)-th highest that replicas spoke of.
@@ -430,12 +440,15 @@ impl Client {
         };
         let Some(call) = call.filter(|call| (call.digest, call.request.seq) == (m.request, m.seq))
         else {
-            return;
+            return self.outvoted.on_late_reply(from, m);
         };
         call.count(from, m);
         match call.verdict(quorum) {
             Verdict::Undecided => {}
             Verdict::Decided(outcome, replier) => {
+                if let Some(decided) = call.supported(quorum) {
+                    self.outvoted.settle(call.request.slot, call.digest, decided, &call.votes);
+                }
                 if let Some(replier) = replier {
                     self.replier = replier;
                 }
@@ -495,7 +508,9 @@ impl Client {
         if m.session != self.session {
             return;
         }
-        let Some(call) = self.reads.get_mut(&m.attempt) else { return };
+        let Some(call) = self.reads.get_mut(&m.attempt) else {
+            return self.outvoted.on_late_read_reply(from, m);
+        };
         match call.votes.get_mut(from.index()) {
             Some(vote @ None) => *vote = Some(ReadVote::new(m.version, m.result)),
             _ => return,
@@ -503,6 +518,9 @@ impl Client {
         let ReadVerdict { result, hopeless } = call.verdict(self.config.size);
         if let Some((result, replier)) = result {
             if let Some(call) = self.reads.remove(&m.attempt) {
+                if let Some(decided) = call.best() {
+                    self.outvoted.settle_read(m.attempt, decided, &call.votes);
+                }
                 if let Some(replier) = replier {
                     self.replier = replier;
                 }
@@ -610,14 +628,35 @@ enum Verdict {
     BodyLost,
 }
 
-impl Call {
-    fn count(&mut self, from: ReplicaId, m: Reply) {
+impl Vote {
+    fn of(m: Reply) -> Self {
         let digest = match &m.outcome {
             Outcome::Result(body) => body.digest(),
             other => Digest::of(crate::types::Domain::Result, other),
         };
         let tentative = m.tentative.then_some(m.view);
-        let vote = Vote { n: m.n, outcome: m.outcome, digest, tentative };
+        Vote { n: m.n, outcome: m.outcome, digest, tentative }
+    }
+
+    /// Committed replies may carry any view, tentative ones the same. (decision 2)
+    fn matches(&self, other: &Vote) -> bool {
+        let views = match (self.tentative, other.tentative) {
+            (Some(a), Some(b)) => a == b || planted(Planted::TentativeViewsMixed),
+            _ => true,
+        };
+        (self.n, self.digest) == (other.n, other.digest) && views
+    }
+
+    /// The same without the result, which may be large.
+    fn without_body(&self) -> Self {
+        let outcome = Outcome::Result(ResultBody::Digest(self.digest));
+        Vote { outcome, ..self.clone() }
+    }
+}
+
+impl Call {
+    fn count(&mut self, from: ReplicaId, m: Reply) {
+        let vote = Vote::of(m);
         let Some(known) = self.votes.get_mut(from.index()) else { return };
         // A whole result is not given up for its digest.
         let keeps_body = known.as_ref().is_some_and(|known| {
@@ -630,28 +669,24 @@ impl Call {
         }
     }
 
-    fn verdict(&self, quorum: usize) -> Verdict {
+    /// A vote that 2f+1 replicas agree on; a tentative one where any of theirs is.
+    fn supported(&self, quorum: usize) -> Option<&Vote> {
         let votes = || self.votes.iter().flatten();
-        let matches = |a: &Vote, b: &Vote| {
-            // Committed replies may carry any view, tentative ones the same. (decision 2)
-            let views = match (a.tentative, b.tentative) {
-                (Some(a), Some(b)) => a == b || planted(Planted::TentativeViewsMixed),
-                _ => true,
-            };
-            (a.n, a.digest) == (b.n, b.digest) && views
-        };
-        let supported = votes().find(|a| {
+        votes().find(|a| {
             // Count around a tentative vote where there is one, so that two views are never counted together.
             let anchored =
-                a.tentative.is_some() || votes().all(|b| b.tentative.is_none() || !matches(a, b));
-            anchored && votes().filter(|b| matches(a, b)).count() >= quorum
-        });
-        let Some(supported) = supported else { return Verdict::Undecided };
+                a.tentative.is_some() || votes().all(|b| b.tentative.is_none() || !a.matches(b));
+            anchored && votes().filter(|b| a.matches(b)).count() >= quorum
+        })
+    }
+
+    fn verdict(&self, quorum: usize) -> Verdict {
+        let Some(supported) = self.supported(quorum) else { return Verdict::Undecided };
         if !matches!(supported.outcome, Outcome::Result(_)) {
             return Verdict::Decided(supported.outcome.clone(), None);
         }
         let whole = self.votes.iter().enumerate().find_map(|(i, vote)| match vote {
-            Some(vote) if matches(supported, vote) => match &vote.outcome {
+            Some(vote) if supported.matches(vote) => match &vote.outcome {
                 Outcome::Result(ResultBody::Whole(_)) => Some((i, vote.outcome.clone())),
                 _ => None,
             },
@@ -661,7 +696,7 @@ impl Call {
             Some((i, outcome)) => Verdict::Decided(outcome, self.sender_of_body(i)),
             None => {
                 let asked = self.votes.get(self.replier.index()).and_then(|vote| vote.as_ref());
-                if asked.is_some_and(|vote| matches(supported, vote)) {
+                if asked.is_some_and(|vote| supported.matches(vote)) {
                     Verdict::BodyLost
                 } else {
                     Verdict::Undecided
@@ -705,11 +740,20 @@ impl ReadVote {
 }
 
 impl ReadCall {
+    fn support(&self, of: &ReadVote) -> usize {
+        self.votes.iter().flatten().filter(|vote| vote.matches(of)).count()
+    }
+
+    /// The answer that most replicas give.
+    fn best(&self) -> Option<&ReadVote> {
+        self.votes.iter().flatten().max_by_key(|vote| self.support(vote))
+    }
+
     fn verdict(&self, size: ClusterSize) -> ReadVerdict {
         let votes = || self.votes.iter().flatten();
-        let support = |of: &ReadVote| votes().filter(|vote| vote.matches(of)).count();
+        let support = |of: &ReadVote| self.support(of);
         let missing = size.n() - votes().count();
-        let Some(best) = votes().max_by_key(|vote| support(vote)) else {
+        let Some(best) = self.best() else {
             return ReadVerdict { result: None, hopeless: false };
         };
         let refusals = votes().filter(|vote| vote.digest.is_none()).count();

@@ -254,6 +254,8 @@ rejections! {
     WrongSender => "wrong sender",
     /// A signature does not fit.
     BadSignature => "bad signature",
+    /// A request that was relayed, that this replica cannot check and that no batch lacks.
+    Unauthenticated => "unauthenticated",
     /// The message belongs to another view.
     WrongView => "wrong view",
     /// A PRE-PREPARE that does not come from the primary of its view.
@@ -272,6 +274,9 @@ rejections! {
     ConflictingPrePrepare => "conflicting pre-prepare",
     /// A second vote with another digest for the same view and sequence number. Evidence.
     ConflictingVote => "conflicting vote",
+    /// A second signed message where its maker may sign one: a state, a VIEW-CHANGE, a NEW-VIEW. Evidence against whoever
+    /// signed, who need not be whoever sent it.
+    SignedTwice => "signed twice",
     /// A batch names one slot twice.
     DuplicateInBatch => "duplicate in batch",
     /// No such client is registered.

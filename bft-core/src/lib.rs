@@ -23,6 +23,7 @@ pub mod choice;
 pub mod client;
 pub mod clients;
 pub mod codec;
+pub mod evidence;
 pub mod io;
 pub mod log;
 pub mod messages;

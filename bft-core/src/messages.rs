@@ -5,6 +5,7 @@
 
 use crate::auth::{Credential, KeyId, Signature};
 use crate::clients::ClientsOp;
+use crate::evidence::Accusation;
 use crate::tree::parts::{Address, Part};
 use crate::types::{ClientId, Digest, Domain, Hasher, ReplicaId, SequenceNumber, Slot, Time, View};
 use alloc::vec::Vec;
@@ -443,8 +444,8 @@ pub struct NewKey {
     pub secret: [u8; 32],
 }
 
-/// A replica's own account of itself, for `bfs status`. Proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+/// A replica's own account of itself and of the others, for `bfs status`. Proves nothing but by the proofs in it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Health {
     /// Echoed from the question.
     pub nonce: u64,
@@ -462,6 +463,8 @@ pub struct Health {
     pub rejected: u64,
     /// The state transfer that is under way.
     pub transfer: Option<TransferProgress>,
+    /// What it holds against others: ascending by replica, at most [`crate::evidence::Evidence::MAX_ACCUSATIONS`].
+    pub accusations: Vec<Accusation>,
 }
 
 /// How far a state transfer has come.

@@ -37,6 +37,7 @@ mod suspicion;
 mod view_change;
 
 use crate::auth::{Authority, Limits, Proof, Verified};
+use crate::evidence::{Evidence, Misdeed};
 use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
 use crate::log::Log;
 use crate::messages::{Health, Message, Phase, ReadReply, Request};
@@ -182,6 +183,8 @@ pub struct Replica<S: Service> {
     /// What each replica has asked to be sent again.
     repairs: Vec<Repairs>,
     rejected: u64,
+    /// What it holds against the others.
+    evidence: Evidence,
     alarmed: bool,
 }
 
@@ -238,6 +241,7 @@ impl<S: Service> Replica<S> {
             suspicion: Suspicion::new(config.view_timeout),
             repairs: alloc::vec![Repairs::new(config.window); config.size.n()],
             rejected: 0,
+            evidence: Evidence::default(),
             alarmed: false,
         };
         replica.incarnation = replica.agreed_incarnation(config.me);
@@ -288,7 +292,7 @@ impl<S: Service> Replica<S> {
     pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
         match &message {
             Message::Request(m) => self.could_execute(&m.request)?,
-            Message::Checkpoint(m) => self.could_count(m)?,
+            Message::Checkpoint(m) => self.could_count(from, m)?,
             _ => {}
         }
         let known = |digest: &Digest| {
@@ -314,6 +318,9 @@ impl<S: Service> Replica<S> {
     /// Counts an input that was refused before it came to `handle`.
     pub fn reject(&mut self, from: Peer, why: Rejection, out: &mut Vec<Output>) {
         self.rejected = self.rejected.saturating_add(1);
+        if let (Peer::Replica(i), Some(misdeed)) = (from, Misdeed::of(why)) {
+            self.evidence.note(i, self.agreed_incarnation(i), misdeed);
+        }
         out.push(Output::Rejected { from, why });
     }
 
@@ -343,7 +350,13 @@ impl<S: Service> Replica<S> {
             },
             rejected: self.rejected,
             transfer: self.transfer_progress(),
+            accusations: self.evidence.report(self.now.tick, |i| self.agreed_incarnation(i)),
         }
+    }
+
+    /// `replica` signed two messages where there is one to sign.
+    fn note_contradiction(&mut self, replica: ReplicaId) {
+        self.evidence.note(replica, self.agreed_incarnation(replica), Misdeed::Contradiction);
     }
 
     /// Every replica of the group but this one.

@@ -2,13 +2,14 @@
 
 use super::{Replica, Snapshot};
 use crate::auth::{Signature, checkpoint_signing_digest};
+use crate::evidence::{Misdeed, Proof};
 use crate::io::{Alarm, Destination, Job, Output, Record, Rejection};
 use crate::messages::{Checkpoint, Message};
 use crate::objects::Objects;
 use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::tree::Object;
-use crate::types::{Digest, PersistId, ReplicaId, SequenceNumber, Tick};
+use crate::types::{Digest, Peer, PersistId, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -235,8 +236,8 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// Errors: why `m` would change nothing, whoever signed it.
-    pub(super) fn could_count(&self, m: &Checkpoint) -> Result<(), Rejection> {
+    /// Errors: why `m`, sent by `from`, would change nothing, whoever signed it.
+    pub(super) fn could_count(&self, from: Peer, m: &Checkpoint) -> Result<(), Rejection> {
         let due = m.n.0.is_multiple_of(self.config.checkpoint_interval);
         if !due || m.n <= self.log.low() {
             return Err(Rejection::OutsideWaterMarks);
@@ -246,7 +247,13 @@ impl<S: Service> Replica<S> {
             let known = votes.get(&m.n).and_then(|votes| votes.get(&m.replica));
             return match known {
                 Some(first) if first.digest == m.digest => Err(Rejection::Duplicate),
-                Some(_) => Err(Rejection::ConflictingVote),
+                // Worth a look once: genuine, it proves its maker faulty to anyone.
+                Some(_)
+                    if from == Peer::Replica(m.replica) && !self.is_proved_faulty(m.replica) =>
+                {
+                    Ok(())
+                }
+                Some(_) => Err(Rejection::SignedTwice),
                 None => Ok(()),
             };
         }
@@ -263,7 +270,7 @@ impl<S: Service> Replica<S> {
 
     /// A CHECKPOINT, from its maker or from whoever holds it: its signature has been checked.
     ///
-    /// Errors: `OutsideWaterMarks`; `Duplicate`; `ConflictingVote`, where one replica signed two states.
+    /// Errors: `OutsideWaterMarks`; `Duplicate`; `SignedTwice`, kept as evidence.
     pub(super) fn on_checkpoint(
         &mut self,
         m: Checkpoint,
@@ -279,7 +286,11 @@ impl<S: Service> Replica<S> {
         let votes = self.checkpoints.votes.entry(m.n).or_default();
         match votes.get(&m.replica) {
             Some(first) if first.digest == m.digest => return Err(Rejection::Duplicate),
-            Some(_) => return Err(Rejection::ConflictingVote),
+            Some(first) => {
+                let proof = Proof { wrong: m, right: alloc::vec![*first] };
+                self.prove_faulty(Misdeed::Contradiction, proof);
+                return Err(Rejection::SignedTwice);
+            }
             None => votes.insert(m.replica, m),
         };
         self.stabilize(m.n, out);
@@ -361,6 +372,7 @@ impl<S: Service> Replica<S> {
             self.raise(Alarm::StateDiverged { n, own, certificate }, out);
             return;
         }
+        self.look_for_liars(&certificate);
         let record = self.persist(Record::Stable { certificate: certificate.clone() }, out);
         self.checkpoints.settle(record, certificate, n);
         self.log.truncate(n);
@@ -369,5 +381,25 @@ impl<S: Service> Replica<S> {
         // What a new view chose beyond the old high water mark has its place now.
         self.place_chosen(out);
         self.seek_new_view(out);
+    }
+
+    /// Whoever signed another state for the same sequence number is proved faulty by the certificate.
+    fn look_for_liars(&mut self, certificate: &[Checkpoint]) {
+        let Some(first) = certificate.first() else { return };
+        let votes = self.checkpoints.votes.get(&first.n).map(BTreeMap::values);
+        let liars = votes.into_iter().flatten().filter(|m| m.digest != first.digest);
+        for wrong in liars.copied().collect::<Vec<_>>() {
+            let others = certificate.iter().filter(|m| m.replica != wrong.replica);
+            let right = others.take(self.config.size.weak()).copied().collect();
+            self.prove_faulty(Misdeed::WrongState, Proof { wrong, right });
+        }
+    }
+
+    fn prove_faulty(&mut self, misdeed: Misdeed, proof: Proof) {
+        self.evidence.prove(self.agreed_incarnation(proof.wrong.replica), misdeed, proof);
+    }
+
+    fn is_proved_faulty(&self, replica: ReplicaId) -> bool {
+        self.evidence.is_proved(replica, self.agreed_incarnation(replica))
     }
 }

@@ -13,7 +13,7 @@ use core::fmt;
 ///
 /// Left out because nothing depends on it: the numbers of records that are durable already, the order in which votes came
 /// (only two digests with f+1 COMMITs each in one view would tell orders apart, and correct replicas never send those), second
-/// votes, and how much was rejected.
+/// votes, how much was rejected, and what is held against others.
 impl<S: Service> fmt::Debug for Replica<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries: Vec<_> =

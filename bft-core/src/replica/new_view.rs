@@ -97,7 +97,7 @@ impl<S: Service> Replica<S> {
 
     /// A NEW-VIEW.
     ///
-    /// Errors: `WrongView`; `Duplicate`; `ConflictingVote`, where the primary signed two.
+    /// Errors: `WrongView`; `Duplicate`; `SignedTwice`, kept as evidence.
     pub(super) fn on_new_view(
         &mut self,
         m: NewView,
@@ -109,7 +109,10 @@ impl<S: Service> Replica<S> {
         let known = self.view_changes.begun.as_ref().or(self.view_changes.announced.as_ref());
         match known {
             Some(known) if **known == m => return Err(Rejection::Duplicate),
-            Some(_) => return Err(Rejection::ConflictingVote),
+            Some(_) => {
+                self.note_contradiction(self.primary());
+                return Err(Rejection::SignedTwice);
+            }
             None => self.view_changes.announced = Some(Arc::new(m)),
         }
         self.seek_new_view(out);

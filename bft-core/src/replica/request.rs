@@ -395,14 +395,14 @@ impl<S: Service> Replica<S> {
 
     /// UNAUTHENTICATED from `from`: f+1 of them, one correct, have a client sign.
     ///
-    /// Errors: `NotPrimary`; `UnknownClient`.
+    /// Errors: `WrongView`, where another one is the primary; `UnknownClient`.
     pub(super) fn on_unauthenticated(
         &mut self,
         from: ReplicaId,
         m: &Unauthenticated,
     ) -> Result<(), Rejection> {
         if !self.is_primary() {
-            return Err(Rejection::NotPrimary);
+            return Err(Rejection::WrongView);
         }
         for client in &m.clients {
             if !self.authority.knows(*client) {
@@ -456,7 +456,7 @@ impl<S: Service> Replica<S> {
         }
         if proof == Proof::Unchecked {
             // A replica relayed what this one cannot check: good as a body by its digest, never as a reason to act.
-            return if supplied { Ok(()) } else { Err(Rejection::BadSignature) };
+            return if supplied { Ok(()) } else { Err(Rejection::Unauthenticated) };
         }
         self.keep(digest, &request, proof, out)?;
         // A client that reaches the backups but not the primary is heard all the same. What a replica relayed goes no further.

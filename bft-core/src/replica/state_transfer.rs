@@ -185,7 +185,11 @@ impl<S: Service> Replica<S> {
         }
         if !self.checkpoints.holds(m.n) {
             let newest = self.checkpoints.stable_certificate().to_vec();
-            self.send(Destination::Replica(from), Message::StableCertificate(newest), None, out);
+            // Nothing proves the genesis, and nobody needs it proved.
+            if !newest.is_empty() {
+                let newest = Message::StableCertificate(newest);
+                self.send(Destination::Replica(from), newest, None, out);
+            }
             return Err(Rejection::NoSuchCheckpoint);
         }
         let objects =

@@ -179,7 +179,10 @@ impl<S: Service> Replica<S> {
         }
         match self.patience_ends_at() {
             Some(at) if at <= now && self.is_active() => self.suspect(out),
-            Some(at) if at <= now => self.start_view_change(self.view.next(), out),
+            Some(at) if at <= now => {
+                self.note_impatience();
+                self.start_view_change(self.view.next(), out);
+            }
             Some(at) => self.wake_at(at, out),
             None => {}
         }
@@ -188,10 +191,16 @@ impl<S: Service> Replica<S> {
     /// Tells everyone that this replica has lost patience with the primary, and goes on as before.
     pub(super) fn suspect(&mut self, out: &mut Vec<Output>) {
         let (me, now) = (self.config.me, self.now.tick);
+        self.note_impatience();
         self.send(Destination::Replicas, Message::Suspect(Suspect { view: self.view }), None, out);
         self.wake_at(now.after(self.suspicion.timeout), out);
         self.suspicion.suspects.insert(me, now);
         self.count_suspects(out);
+    }
+
+    fn note_impatience(&mut self) {
+        let primary = self.primary();
+        self.evidence.give_up(primary, self.agreed_incarnation(primary), self.now.tick);
     }
 
     /// SUSPECT from `from`.

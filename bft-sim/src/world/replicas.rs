@@ -3,10 +3,11 @@
 use super::{Event, World};
 use crate::node::START;
 use crate::plan::Scenario;
+use bft_core::evidence::Accusation;
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::Message;
 use bft_core::replica::{Holding, Replica};
-use bft_core::types::{ClientId, Peer, PersistId, SequenceNumber, Tick, Time};
+use bft_core::types::{ClientId, Peer, PersistId, ReplicaId, SequenceNumber, Tick, Time};
 use std::time::Duration;
 
 /// One step in so many is followed by a look at what its replica holds.
@@ -222,6 +223,22 @@ impl World {
         if let Some(Holding { what, held, most }) = over {
             self.violation(format!("I-8: r{i} holds {held} {what}, at most {most}"));
         }
+    }
+
+    /// I-16: what only a faulty replica does is held against faulty ones only.
+    pub(super) fn check_accusations(&mut self, i: usize) {
+        let Some(replica) = &self.nodes[i].replica else { return };
+        let accusations = replica.health(0).accusations;
+        let wrong = |of: &&Accusation| of.misdeeds.is_some() && self.is_correct(of.replica);
+        if let Some(of) = accusations.iter().find(wrong) {
+            let (misdeed, replica) = (of.misdeeds, of.replica);
+            self.violation(format!("I-16: r{i} accuses the correct {replica:?} of {misdeed:?}"));
+        }
+    }
+
+    /// Whether every process that calls itself `id` follows the protocol.
+    pub(super) fn is_correct(&self, id: ReplicaId) -> bool {
+        self.nodes.iter().all(|node| node.id != id || !node.faulty)
     }
 
     /// I-8: the most messages that one input may make a replica send, counted once for each receiver: a view that begins with a

@@ -195,7 +195,11 @@ impl World {
         };
         self.report.marks.hit_if(self.nodes.iter().any(speaks), Mark::WipedRecovered);
         let correct = (0..self.nodes.len()).filter(|i| !self.nodes[*i].faulty);
-        correct.collect::<Vec<_>>().into_iter().for_each(|i| self.check_footprint(i));
+        for i in correct.collect::<Vec<_>>() {
+            self.check_footprint(i);
+            self.check_accusations(i);
+        }
+        (0..self.clients.len()).for_each(|c| self.check_outvoted(c));
         let mut faults = Vec::new();
         for (i, node) in self.nodes.iter().enumerate() {
             let Some(replica) = node.replica.as_ref().filter(|_| !node.faulty) else { continue };

@@ -129,10 +129,10 @@ impl World {
     fn watch_rejection(&mut self, why: Rejection) {
         let mark = match why {
             Rejection::OutsideWaterMarks => Mark::WaterMarkHit,
-            Rejection::ConflictingVote => Mark::ConflictingVote,
+            Rejection::ConflictingVote | Rejection::SignedTwice => Mark::ConflictingVote,
             Rejection::ConflictingPrePrepare => Mark::ConflictingPrePrepare,
             Rejection::WrongPart => Mark::WrongPart,
-            Rejection::BadSignature => Mark::BadSignature,
+            Rejection::BadSignature | Rejection::Unauthenticated => Mark::BadSignature,
             Rejection::WrongView => Mark::WrongView,
             Rejection::TooOften => Mark::AskedTooOften,
             Rejection::SlotConflict => Mark::SlotConflict,
