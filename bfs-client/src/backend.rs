@@ -6,6 +6,7 @@ use bfs_fs::{FileSystem, FileSystemConfig};
 use bft_core::objects::{Objects, at_batch};
 use bft_core::service::{Context, Service};
 use bft_core::types::{ClientId, SequenceNumber, Time};
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,19 @@ pub trait Backend: Send + Sync + 'static {
     fn call(&self, request: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>);
     /// Answers everything that waits, and everything to come, with EIO (for `umount --force` and shutdown).
     fn fail_all(&self);
+    /// How many replies of each replica a quorum has refuted, by replica.
+    fn outvoted(&self) -> Vec<Outvoted> {
+        Vec::new()
+    }
+}
+
+/// How many replies of one replica a quorum has refuted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outvoted {
+    /// Since the session began.
+    pub total: u64,
+    /// Those of them since the replica last connected: it may have been set up anew then.
+    pub lately: u64,
 }
 
 /// The state machine in this process, without replicas: for development and for tests of the front ends. What it holds

@@ -9,6 +9,7 @@
 //! fuse.rs         one kernel request is one operation
 //! nfs.rs          one NFSv3 call is one operation
 //! backend.rs      where operations go: a session (session.rs), or a state machine in this process
+//! evidence.rs     what speaks against each replica, weighed for status.rs and top.rs
 //! mount_table.rs  what is mounted where    mount_state.rs  which process serves it
 //! ```
 
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod drill;
+pub mod evidence;
 pub mod export;
 pub mod failure;
 pub mod fsck;

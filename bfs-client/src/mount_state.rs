@@ -1,5 +1,6 @@
 //! What is remembered of each mount while it is served: a small file that only its owner may read.
 
+use crate::backend::Outvoted;
 use crate::failure::{Failure, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
@@ -23,6 +24,9 @@ pub struct MountState {
     pub mount_id: u64,
     /// The group's id in eight digits.
     pub group: String,
+    /// What it has seen each replica do, by replica.
+    #[serde(default)]
+    pub outvoted: Vec<Outvoted>,
 }
 
 impl MountState {
@@ -30,15 +34,18 @@ impl MountState {
     pub fn save(&self) -> Outcome<PathBuf> {
         let folder = own_folder()?;
         let path = folder.join(format!("{}.json", self.pid));
+        let new = path.with_extension("new");
         let write = || -> io::Result<()> {
             let mut file = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
-                .open(&path)?;
+                .open(&new)?;
             serde_json::to_writer(&mut file, self)?;
-            file.write_all(b"\n")
+            file.write_all(b"\n")?;
+            // Whoever reads it sees the old one or the new one.
+            fs::rename(&new, &path)
         };
         write().map_err(|error| Failure::new(format!("cannot write {}", path.display()), error))?;
         Ok(path)
@@ -77,6 +84,19 @@ pub fn find(dir: &Path, mount_id: u64) -> Option<MountState> {
         .filter(|(_, s)| s.dir == dir && s.mount_id == mount_id)
         .map(|(_, s)| s)
         .max_by_key(|s| s.started)
+}
+
+/// What the mounts of group `group` on this machine have seen lately, by replica: those that this user may act on.
+pub fn outvoted(group: &str) -> Vec<u64> {
+    let states = folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let mut sum = Vec::new();
+    for (_, state) in states.filter(|(_, state)| state.group == group && state.is_alive()) {
+        sum.resize(sum.len().max(state.outvoted.len()), 0u64);
+        for (sum, seen) in sum.iter_mut().zip(&state.outvoted) {
+            *sum = sum.saturating_add(seen.lately);
+        }
+    }
+    sum
 }
 
 /// Removes the files of mounts on `dir` whose process has ended.
@@ -167,8 +187,14 @@ mod tests {
     fn this_process_is_alive_and_one_started_at_another_time_is_not() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let started = start_time(pid).unwrap();
-        let state =
-            MountState { pid, started, dir: "/x".into(), mount_id: 1, group: String::new() };
+        let state = MountState {
+            pid,
+            started,
+            dir: "/x".into(),
+            mount_id: 1,
+            group: String::new(),
+            outvoted: Vec::new(),
+        };
         assert!(state.is_alive());
         assert!(!MountState { started: started + 1, ..state }.is_alive());
     }
@@ -183,6 +209,7 @@ mod tests {
             dir: "/x".into(),
             mount_id: 1,
             group: String::new(),
+            outvoted: Vec::new(),
         });
         // Not yet reaped: it must count as ended all the same.
         if let Some(state) = state {

@@ -1,6 +1,6 @@
 //! The process that serves a mount, from the first answer of the group to the last trace removed.
 
-use crate::backend::{Backend, Local};
+use crate::backend::{Backend, Local, Outvoted};
 use crate::failure::{Failure, Outcome};
 use crate::fuse::Front;
 use crate::mount::{Plan, Source, mount_failure};
@@ -17,6 +17,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+/// How often it is looked whether a replica was seen to lie.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long an unmount may take to write what programs have mapped and changed.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// How far ahead the kernel reads: several of the largest reads, so that the group works while a program copies. Units: KiB.
@@ -145,6 +147,8 @@ struct Mount {
     /// Completes when the kernel has ended the mount.
     ended: oneshot::Receiver<()>,
     state_file: Option<PathBuf>,
+    /// What that file says.
+    state: Option<MountState>,
 }
 
 impl Mount {
@@ -161,7 +165,9 @@ impl Mount {
         // then. Who unmounts here looks at the mount's own number.
         std::mem::forget(serving);
         match mount_table::bfs_at(&plan.dir) {
-            Ok(entry) => Ok(Self { dir: plan.dir.clone(), entry, ended, state_file: None }),
+            Ok(entry) => {
+                Ok(Self { dir: plan.dir.clone(), entry, ended, state_file: None, state: None })
+            }
             Err(failure) => {
                 // What was just mounted is not seen to be: take away what can be.
                 let _ = mount_table::detach(&plan.dir, Detach::Lazy);
@@ -185,7 +191,9 @@ impl Mount {
             name = signals.stop() => return Err(stopped(name)),
         }
         read_further_ahead(&self.entry.device);
-        self.state_file = Some(self.state(group)?.save()?);
+        let state = self.state(group)?;
+        self.state_file = Some(state.save()?);
+        self.state = Some(state);
         let line =
             format!("mounted {group} on {} ({})", self.dir.display(), plan.options.describe());
         tracing::info!("{line}");
@@ -198,9 +206,11 @@ impl Mount {
 
     /// Waits for a reason to end: an unmount by anyone, or a signal. SIGUSR1 answers all that waits with EIO meanwhile.
     async fn wait(&mut self, backend: &Arc<dyn Backend>, signals: &mut Signals) {
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 _ = &mut self.ended => return,
+                _ = look.tick() => self.remember(backend.outvoted()),
                 name = stop(&mut signals.interrupt, &mut signals.terminate, &mut signals.hangup) => {
                     tracing::info!("stopped by {name}");
                     return;
@@ -210,6 +220,17 @@ impl Mount {
                     backend.fail_all();
                 }
             }
+        }
+    }
+
+    /// Writes down what was seen of the replicas, where it is news, for `bfs status` on this machine.
+    fn remember(&mut self, outvoted: Vec<Outvoted>) {
+        let Some(state) = self.state.as_mut().filter(|state| state.outvoted != outvoted) else {
+            return;
+        };
+        state.outvoted = outvoted;
+        if let Err(failure) = state.save() {
+            tracing::debug!("{failure}");
         }
     }
 
@@ -249,6 +270,7 @@ impl Mount {
             dir: self.dir.clone(),
             mount_id: self.entry.id,
             group: group.into(),
+            outvoted: Vec::new(),
         })
     }
 }

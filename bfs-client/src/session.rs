@@ -3,15 +3,18 @@
 //! The thread that brings a kernel request encodes it and writes it to the sockets itself; the network's thread reads the
 //! replies and answers the kernel itself. No message passes from one thread to the other.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Outvoted};
+use crate::evidence;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::mount_state;
 use crate::options::Patience;
 use crate::status::{Observation, ReplicaHealth, Survey};
 use bfs_fs::op::{FsError, FsRequest, FsResult, decode_result, encode_request};
-use bft_core::auth::RealCrypto;
+use bft_core::auth::{Crypto, PublicKey, RealCrypto};
 use bft_core::client::{Client, ClientConfig, ClientError, ClientInput, ClientOutput};
 use bft_core::clients::{ClientsOp, ClientsReply};
 use bft_core::codec;
+use bft_core::evidence::{Accusation, Proof};
 use bft_core::messages::{Health, Message, SessionId};
 use bft_core::replica::Config;
 use bft_core::types::{ClientId, GroupId, Peer, ReplicaId, Tick};
@@ -118,6 +121,8 @@ struct Driver {
     failed: bool,
     said_ended: bool,
     buffer: Vec<u8>,
+    /// How many replies of each replica had been outvoted when it last connected.
+    outvoted_before: Vec<u64>,
 }
 
 struct Waiting {
@@ -137,6 +142,20 @@ impl Driver {
             self.perform(output, links);
         }
         self.outputs = outputs;
+    }
+
+    fn outvoted(&self) -> Vec<Outvoted> {
+        let totals = self.client.outvoted().iter().zip(&self.outvoted_before);
+        totals.map(|(total, before)| Outvoted { total: *total, lately: total - before }).collect()
+    }
+
+    /// What its replica said before it connected may have been another one's words: it may have been set up anew.
+    fn forget_outvoted(&mut self, replica: ReplicaId) {
+        let total = self.client.outvoted().get(replica.index()).copied();
+        if let (Some(before), Some(total)) = (self.outvoted_before.get_mut(replica.index()), total)
+        {
+            *before = total;
+        }
     }
 
     fn perform(&mut self, output: ClientOutput, links: &mut Links) {
@@ -288,6 +307,9 @@ impl Endpoint for Driver {
         if let Some(connected) = self.connected.get_mut(replica.index()) {
             *connected = up;
         }
+        if up {
+            self.forget_outvoted(replica);
+        }
         match self.nonce {
             Some(nonce) if up => {
                 links.send_with(peer, |frame| codec::encode(&Message::HealthQuery(nonce), frame));
@@ -414,6 +436,7 @@ impl Session {
             failed: false,
             said_ended: false,
             buffer: Vec::new(),
+            outvoted_before: vec![0; size.n()],
         };
         let config =
             HubConfig { identity, group: group.clone(), me: Peer::Client(me), listen: None };
@@ -488,6 +511,10 @@ impl Backend for Session {
     fn fail_all(&self) {
         self.hub.with(|driver, links| driver.fail_all(links));
     }
+
+    fn outvoted(&self) -> Vec<Outvoted> {
+        self.hub.with(|driver, _| driver.outvoted())
+    }
 }
 
 impl Drop for Session {
@@ -521,6 +548,10 @@ pub fn connect(file: &Path, key: &Path, patience: Patience) -> Outcome<(Arc<Sess
     ))
 }
 
+fn accusations(progress: &Progress, by: ReplicaId) -> Vec<Accusation> {
+    progress.health.get(&by).map_or_else(Vec::new, |(health, _)| health.accusations.clone())
+}
+
 /// Asks every replica how it is.
 ///
 /// Errors: bad files or keys. A replica that does not answer is part of the result.
@@ -543,5 +574,16 @@ pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
             latency: *latency,
         }),
     });
-    Ok(Survey { group: group.id(), size, replicas: replicas.collect() })
+    let said: Vec<_> = size.replicas().map(|id| accusations(&progress, id)).collect();
+    let outvoted = mount_state::outvoted(&group.id().to_string());
+    let verifier = RealCrypto::new(&[0; 32]);
+    let holds = |proof: &Proof| {
+        proof.holds(group.id(), size, |i, digest, signature| {
+            let member = group.replicas.get(i.index());
+            let key = member.map(|member| PublicKey(member.identity.signing));
+            key.is_some_and(|key| verifier.verify(&key, digest, signature))
+        })
+    };
+    let evidence = evidence::weigh(size, &said, &outvoted, holds);
+    Ok(Survey { group: group.id(), size, replicas: replicas.collect(), evidence })
 }

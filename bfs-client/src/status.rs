@@ -1,5 +1,6 @@
 //! `bfs status`: the health of the group, computed here from every replica's own answer; no single one is trusted.
 
+use crate::evidence::{Evidence, Judgement};
 use crate::failure::{Exit, Failure, Outcome};
 use bft_core::messages::Phase;
 use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
@@ -60,6 +61,8 @@ pub struct Survey {
     pub size: ClusterSize,
     /// One for each replica.
     pub replicas: Vec<ReplicaHealth>,
+    /// What speaks against each of them.
+    pub evidence: Vec<Evidence>,
 }
 
 /// The state of a group in one word.
@@ -76,7 +79,7 @@ pub enum Health {
     NoSpare,
     /// Fewer than a quorum agree; nothing is lost.
     Stalled,
-    /// More than f replicas have diverged from the rest: more than the group is built to bear.
+    /// More than f replicas are proved faulty, or have diverged: more than the group is built to bear.
     Compromised,
 }
 
@@ -117,8 +120,12 @@ pub enum Standing {
     ChangingView,
     /// Has lost its memory, and is mute until the group has passed whatever it may have said.
     Recovering,
-    /// Holds another state than others do at the same checkpoint.
+    /// Holds another state than others do at the same checkpoint, who are too few to be believed.
     Differs,
+    /// Agrees as far as can be seen, and something speaks against it.
+    Suspected,
+    /// There is evidence that no correct replica leaves behind.
+    ProvedFaulty,
     /// Gave no answer.
     Unreachable,
 }
@@ -132,19 +139,28 @@ impl fmt::Display for Standing {
             Standing::ChangingView => "changing view",
             Standing::Recovering => "recovering: mute until it cannot contradict itself",
             Standing::Differs => "suspected: its state differs",
+            Standing::Suspected => "suspected",
+            Standing::ProvedFaulty => "proved faulty",
             Standing::Unreachable => "unreachable",
         })
     }
 }
 
-/// How each replica stands. What only f of them say moves nobody else's standing.
-pub fn standings(size: ClusterSize, observed: &[Option<Observation>]) -> Vec<Standing> {
+/// How each replica stands, given what speaks `against` it. What only f of them say makes nobody else more than suspected,
+/// and whoever is no more than that counts as agreeing.
+pub fn standings(
+    size: ClusterSize,
+    observed: &[Option<Observation>],
+    against: &[Judgement],
+) -> Vec<Standing> {
     let answers: Vec<Observation> = observed.iter().flatten().copied().collect();
     let view = vouched(size, answers.iter().map(|o| o.view));
     let stable = vouched(size, answers.iter().map(|o| o.stable));
-    let standing = |o: &Observation| {
-        if differs(size, o, &answers) {
-            Standing::Differs
+    let standing = |o: &Observation, against: Judgement| {
+        if against == Judgement::Proved {
+            Standing::ProvedFaulty
+        } else if let Some(standing) = differs(size, o, &answers) {
+            standing
         } else if o.phase == Phase::Recovering {
             Standing::Recovering
         } else if view != Some(o.view) {
@@ -153,19 +169,31 @@ pub fn standings(size: ClusterSize, observed: &[Option<Observation>]) -> Vec<Sta
             Standing::ChangingView
         } else if stable.is_some_and(|stable| o.last_executed < stable) {
             Standing::Behind
+        } else if against == Judgement::Suspected {
+            Standing::Suspected
         } else {
             Standing::Agrees
         }
     };
-    observed.iter().map(|o| o.as_ref().map_or(Standing::Unreachable, standing)).collect()
+    let against = against.iter().copied().chain(std::iter::repeat(Judgement::Clear));
+    let judged = observed.iter().zip(against);
+    judged
+        .map(|(o, against)| o.as_ref().map_or(Standing::Unreachable, |o| standing(o, against)))
+        .collect()
 }
 
-/// The health of a group of `size` whose replicas answered `observed`.
-pub fn health(size: ClusterSize, observed: &[Option<Observation>]) -> Health {
-    let standings = standings(size, observed);
+/// The health of a group of `size` whose replicas answered `observed`, given what speaks `against` each.
+pub fn health(
+    size: ClusterSize,
+    observed: &[Option<Observation>],
+    against: &[Judgement],
+) -> Health {
+    let standings = standings(size, observed, against);
     let count = |standing| standings.iter().filter(|s| **s == standing).count();
-    let agree = count(Standing::Agrees);
-    if count(Standing::Differs) > size.f() || are_split(size, observed) {
+    let agree = count(Standing::Agrees) + count(Standing::Suspected);
+    if count(Standing::Differs) + count(Standing::ProvedFaulty) > size.f()
+        || are_split(size, observed)
+    {
         Health::Compromised
     } else if agree >= size.n() {
         Health::Healthy
@@ -186,11 +214,16 @@ fn vouched<T: Ord>(size: ClusterSize, values: impl Iterator<Item = T>) -> Option
     values.into_iter().nth(place)
 }
 
-/// Whether others hold another state than `o` at the same checkpoint, and not fewer than f+1 hold that of `o`.
-fn differs(size: ClusterSize, o: &Observation, answers: &[Observation]) -> bool {
-    let same_checkpoint = || answers.iter().filter(|other| other.stable == o.stable);
-    let alike = same_checkpoint().filter(|other| other.stable_digest == o.stable_digest).count();
-    alike < same_checkpoint().count() && alike < size.weak()
+/// What it makes of `o` that others hold another state at the same checkpoint, if they do and fewer than f+1 hold that of
+/// `o`: where f+1 others agree on one, a correct one does.
+fn differs(size: ClusterSize, o: &Observation, answers: &[Observation]) -> Option<Standing> {
+    let same_checkpoint: Vec<_> = answers.iter().filter(|other| other.stable == o.stable).collect();
+    let alike = |digest| same_checkpoint.iter().filter(|a| a.stable_digest == digest).count();
+    if alike(o.stable_digest) == same_checkpoint.len() || alike(o.stable_digest) >= size.weak() {
+        return None;
+    }
+    let vouched = same_checkpoint.iter().any(|a| alike(a.stable_digest) >= size.weak());
+    Some(if vouched { Standing::ProvedFaulty } else { Standing::Differs })
 }
 
 /// Whether two states of the same checkpoint are each held by f+1 replicas, so that correct ones hold both.
@@ -220,7 +253,7 @@ pub fn run(args: &StatusArgs) -> Outcome<Exit> {
         }
         false => print!("{}", report.text()),
     }
-    Ok(report.verdict.exit())
+    Ok(report.exit())
 }
 
 /// What is printed; the field names are a stable interface.
@@ -233,6 +266,7 @@ pub struct Report {
     quorum: usize,
     agreeing: usize,
     replicas_changing_view: usize,
+    proved_faulty: usize,
     /// How many more replicas may fail before the group stalls.
     may_fail: usize,
     replicas: Vec<Row>,
@@ -254,6 +288,8 @@ struct Row {
     last_executed: Option<u64>,
     stable: Option<u64>,
     latency_us: Option<u64>,
+    /// What speaks against it; nothing where nothing does.
+    evidence: Option<Evidence>,
 }
 
 /// The last batch that a correct replica has executed: what only f claim does not count.
@@ -267,12 +303,14 @@ impl Report {
     pub fn new(survey: &Survey) -> Self {
         let size = survey.size;
         let observed: Vec<_> = survey.replicas.iter().map(|replica| replica.observation).collect();
-        let standings = standings(size, &observed);
-        let verdict = health(size, &observed);
+        let against: Vec<_> = survey.evidence.iter().map(Evidence::judgement).collect();
+        let standings = standings(size, &observed, &against);
+        let verdict = health(size, &observed, &against);
         let view = vouched(size, observed.iter().flatten().map(|o| o.view));
         let count = |standing| standings.iter().filter(|s| **s == standing).count();
-        let agreeing = count(Standing::Agrees);
-        let rows = survey.replicas.iter().zip(&standings);
+        let agreeing = count(Standing::Agrees) + count(Standing::Suspected);
+        let primary = view.map(|view| size.primary(view));
+        let rows = survey.replicas.iter().zip(&standings).enumerate();
         Self {
             group: survey.group.to_string(),
             health: verdict.to_string(),
@@ -283,10 +321,11 @@ impl Report {
             replicas_changing_view: count(Standing::ChangingView),
             may_fail: agreeing.saturating_sub(size.quorum()),
             replicas: rows
-                .map(|(replica, standing)| {
-                    Row::new(replica, *standing, view.map(|view| size.primary(view)))
+                .map(|(i, (replica, standing))| {
+                    Row::new(replica, *standing, primary, survey.evidence.get(i))
                 })
                 .collect(),
+            proved_faulty: count(Standing::ProvedFaulty),
             verdict,
             view: view.map(|view| view.0),
         }
@@ -295,6 +334,14 @@ impl Report {
     /// The state of the group in one word.
     pub fn verdict(&self) -> Health {
         self.verdict
+    }
+
+    /// How a command that shows this ends: evidence that a replica lied comes first.
+    pub fn exit(&self) -> Exit {
+        match self.proved_faulty {
+            0 => self.verdict.exit(),
+            _ => Exit::Byzantine,
+        }
     }
 
     /// The highest view that a correct replica has reached.
@@ -325,6 +372,9 @@ impl Report {
                 row.standing,
                 if row.primary { " · primary" } else { "" },
             ));
+            if let Some(words) = row.evidence.as_ref().and_then(Evidence::words) {
+                text.push_str(&format!("       evidence: {words}\n"));
+            }
         }
         text
     }
@@ -345,14 +395,22 @@ impl Report {
             }
             Health::Stalled => format!("{agree}, {} are needed; nothing is lost", self.quorum),
             Health::Compromised => {
-                format!("more than f = {} replicas have another state than the rest", self.f)
+                format!(
+                    "more than f = {} replicas are proved faulty, or differ from the rest",
+                    self.f
+                )
             }
         }
     }
 }
 
 impl Row {
-    fn new(replica: &ReplicaHealth, standing: Standing, primary: Option<ReplicaId>) -> Self {
+    fn new(
+        replica: &ReplicaHealth,
+        standing: Standing,
+        primary: Option<ReplicaId>,
+        evidence: Option<&Evidence>,
+    ) -> Self {
         let o = replica.observation;
         Self {
             id: replica.id.0,
@@ -364,6 +422,7 @@ impl Row {
             last_executed: o.map(|o| o.last_executed.0),
             stable: o.map(|o| o.stable.0),
             latency_us: o.map(|o| u64::try_from(o.latency.as_micros()).unwrap_or(u64::MAX)),
+            evidence: evidence.filter(|evidence| evidence.words().is_some()).cloned(),
         }
     }
 }
@@ -393,7 +452,7 @@ mod tests {
 
     #[test]
     fn the_words_of_a_group_of_four() {
-        let health = |observed: &[_]| health(size(4, 1), observed);
+        let health = |observed: &[_]| health(size(4, 1), observed, &[]);
         assert_eq!(health(&[fine(); 4]), Health::Healthy);
         assert_eq!(health(&[fine(), None, fine(), fine()]), Health::NoSpare);
         assert_eq!(health(&[fine(), None, None, fine()]), Health::Stalled);
@@ -402,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_replica_whose_view_has_not_begun_does_not_count() {
-        let health = |observed: &[_]| health(size(4, 1), observed);
+        let health = |observed: &[_]| health(size(4, 1), observed, &[]);
         assert_eq!(health(&[None, fine(), fine(), fine()]), Health::NoSpare);
         let waits = fine().map(|o| Observation { phase: Phase::ChangingView, ..o });
         assert_eq!(health(&[fine(), waits, fine(), fine()]), Health::NoSpare);
@@ -414,7 +473,7 @@ mod tests {
         let health = |down: usize| {
             let mut observed = [fine(); 7];
             observed[7 - down..].fill(None);
-            health(size(7, 2), &observed)
+            health(size(7, 2), &observed, &[])
         };
         assert_eq!(health(0), Health::Healthy);
         assert_eq!(health(1), Health::Degraded { may_fail: 1 });
@@ -424,41 +483,45 @@ mod tests {
 
     #[test]
     fn one_replica_without_any_fault_to_bear_is_healthy_or_stalled() {
-        assert_eq!(health(size(1, 0), &[fine()]), Health::Healthy);
-        assert_eq!(health(size(1, 0), &[None]), Health::Stalled);
+        assert_eq!(health(size(1, 0), &[fine()], &[]), Health::Healthy);
+        assert_eq!(health(size(1, 0), &[None], &[]), Health::Stalled);
     }
 
     #[test]
     fn a_small_lag_is_agreement_and_a_checkpoint_behind_is_not() {
         let lagging =
             [at(0, 140, 128, 1), at(0, 135, 128, 1), at(0, 128, 128, 1), at(0, 127, 0, 9)];
-        let standings = standings(size(4, 1), &lagging);
+        let standings = standings(size(4, 1), &lagging, &[]);
         assert_eq!(standings[..3], [Standing::Agrees; 3]);
         assert_eq!(standings[3], Standing::Behind);
-        assert_eq!(health(size(4, 1), &lagging), Health::NoSpare);
+        assert_eq!(health(size(4, 1), &lagging, &[]), Health::NoSpare);
     }
 
     #[test]
     fn one_liar_cannot_make_the_others_look_behind_or_in_another_view() {
         let boast = [fine(), fine(), fine(), at(u64::MAX, u64::MAX, u64::MAX, 7)];
-        let standings = standings(size(4, 1), &boast);
+        let standings = standings(size(4, 1), &boast, &[]);
         assert_eq!(standings[..3], [Standing::Agrees; 3]);
         assert_eq!(standings[3], Standing::OtherView);
     }
 
     #[test]
-    fn who_differs_at_the_same_checkpoint_is_suspected() {
+    fn who_differs_at_the_same_checkpoint_from_f_plus_one_others_is_proved_faulty() {
         let one = [fine(), fine(), fine(), at(0, 130, 128, 2)];
-        assert_eq!(standings(size(4, 1), &one)[3], Standing::Differs);
-        assert_eq!(health(size(4, 1), &one), Health::NoSpare);
+        assert_eq!(standings(size(4, 1), &one, &[])[3], Standing::ProvedFaulty);
+        let two = [fine(), None, None, at(0, 130, 128, 2)];
+        let standings = standings(size(4, 1), &two, &[]);
+        assert_eq!(standings[0], Standing::Differs, "nobody can tell which of the two");
+        assert_eq!(standings[3], Standing::Differs);
+        assert_eq!(health(size(4, 1), &one, &[]), Health::NoSpare);
     }
 
     #[test]
     fn more_differing_states_than_f_is_more_than_the_group_bears() {
         let three_ways = [fine(), fine(), at(0, 130, 128, 2), at(0, 130, 128, 3)];
-        assert_eq!(health(size(4, 1), &three_ways), Health::Compromised);
+        assert_eq!(health(size(4, 1), &three_ways, &[]), Health::Compromised);
         let halves = [fine(), fine(), at(0, 130, 128, 2), at(0, 130, 128, 2)];
-        assert_eq!(health(size(4, 1), &halves), Health::Compromised);
+        assert_eq!(health(size(4, 1), &halves, &[]), Health::Compromised);
         assert_eq!(Health::Compromised.exit(), Exit::Byzantine);
     }
 
@@ -476,7 +539,40 @@ mod tests {
             address: format!("127.0.0.1:{}", 7100 + id),
             observation: *observation,
         });
-        Survey { group: GroupId::default(), size: size(4, 1), replicas: replicas.collect() }
+        let replicas = replicas.collect();
+        let evidence = vec![Evidence::default(); observed.len()];
+        Survey { group: GroupId::default(), size: size(4, 1), replicas, evidence }
+    }
+
+    #[test]
+    fn suspicion_costs_nobody_its_place_and_proof_does() {
+        use Judgement::{Clear, Proved, Suspected};
+        let observed = [fine(), fine(), fine(), None];
+        let against = [Clear, Suspected, Proved, Proved];
+        let standings = standings(size(4, 1), &observed, &against);
+        assert_eq!(standings[..2], [Standing::Agrees, Standing::Suspected]);
+        assert_eq!(standings[2..], [Standing::ProvedFaulty, Standing::Unreachable]);
+        let health = |against: &[_]| health(size(4, 1), &[fine(); 4], against);
+        assert_eq!(health(&[Suspected; 4]), Health::Healthy);
+        assert_eq!(health(&[Clear, Clear, Proved, Clear]), Health::NoSpare);
+        assert_eq!(health(&[Clear, Clear, Proved, Proved]), Health::Compromised);
+    }
+
+    #[test]
+    fn evidence_is_printed_under_its_replica_and_decides_the_exit_code() {
+        let mut survey = survey(&[fine(); 4]);
+        assert_eq!(Report::new(&survey).exit(), Exit::Fine);
+        survey.evidence = crate::evidence::weigh(survey.size, &[], &[0, 0, 7, 0], |_| false);
+        let report = Report::new(&survey);
+        assert_eq!(report.exit(), Exit::Byzantine);
+        let text = report.text();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[3].ends_with("proved faulty"), "{text}");
+        assert_eq!(lines[4].trim(), "evidence: 7 of its replies outvoted here");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["proved_faulty"], 1);
+        assert_eq!(json["replicas"][2]["evidence"]["outvoted"], 7);
+        assert_eq!(json["replicas"][1]["evidence"], serde_json::Value::Null);
     }
 
     #[test]

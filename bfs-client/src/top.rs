@@ -1,7 +1,7 @@
 //! `bfs top`: the status of a group again and again, with how much it orders and what has changed.
 
 use crate::failure::{Exit, Outcome};
-use crate::status::{self, Health, Report, Survey};
+use crate::status::{self, Report, Survey};
 use clap::Args;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -78,12 +78,12 @@ pub fn run(args: &TopArgs) -> Outcome<Exit> {
     let stop = Stop::on_signals()
         .map_err(|error| crate::failure::Failure::new("cannot watch for Ctrl-C", error))?;
     let (begun, mut history) = (Instant::now(), History::default());
-    let mut last = Health::Stalled;
+    let mut last = Exit::Stalled;
     let mut looks = 0;
     while args.count.is_none_or(|count| looks < count) {
         let survey = crate::session::survey(&args.group, &key)?;
         let report = Report::new(&survey);
-        last = report.verdict();
+        last = report.exit();
         let rate = history.rate(&survey, Instant::now());
         history.note(&report, begun.elapsed());
         show(&report, rate, &history);
@@ -93,7 +93,7 @@ pub fn run(args: &TopArgs) -> Outcome<Exit> {
             break;
         }
     }
-    Ok(last.exit())
+    Ok(last)
 }
 
 fn show(report: &Report, rate: Option<f64>, history: &History) {
