@@ -4,7 +4,9 @@
 //! panic unwinds. Everything it starts has a process group of its own: a Ctrl-C at the terminal reaches only the process that
 //! owns the group, which then cleans up in order.
 
+mod attackers;
 mod process;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -12,12 +14,11 @@ use self::process::{
     END_LIMIT, POLL, end_now, last_lines, listens, new_folder, pid, reported, run, said, stopped,
     wait, with_log,
 };
-use crate::drill::{self, Told};
+pub use self::status::Status;
 use crate::failure::{Failure, Outcome};
 use crate::mount_state;
 use crate::mount_table::{self, Detach};
 use nix::sys::signal::{Signal, kill};
-use serde::Deserialize;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
@@ -123,87 +124,12 @@ struct Replica {
     process: Option<Child>,
 }
 
-/// What the group's own status command says, as far as it is used here.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Status {
-    pub health: String,
-    pub agreeing: usize,
-    replicas: Vec<ReplicaStatus>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct ReplicaStatus {
-    id: usize,
-    primary: bool,
-    view: Option<u64>,
-    last_executed: Option<u64>,
-}
-
-impl Status {
-    /// The last batch that any replica says it has executed.
-    pub fn last_executed(&self) -> Option<u64> {
-        self.replicas.iter().filter_map(|replica| replica.last_executed).max()
-    }
-
-    /// The primary, and the view in which it is.
-    pub fn primary(&self) -> Option<(usize, u64)> {
-        let primary = self.replicas.iter().find(|replica| replica.primary)?;
-        Some((primary.id, primary.view?))
-    }
-}
-
 impl LocalGroup {
     /// A started group of `n` replicas that bears `f` faulty ones, of the programs beside the running one.
     ///
     /// Errors: as [`Self::start`].
     pub fn create(n: usize, f: usize) -> Outcome<Self> {
         Self::start(&Plan::new(n, f, &Stop::default())?)
-    }
-
-    /// The same, of lab builds.
-    ///
-    /// Errors: as [`Self::start`].
-    pub fn create_lab(n: usize, f: usize) -> Outcome<Self> {
-        let plan = Plan::new(n, f, &Stop::default())?;
-        Self::start(&Plan { programs: Programs::lab_beside_this()?, ..plan })
-    }
-
-    /// Tells replica `id`, a lab build, to attack; or to be honest again.
-    ///
-    /// Errors: as [`drill::order`].
-    pub fn attack(&self, id: usize, attack: Option<&str>, accomplices: &[usize]) -> Outcome<Told> {
-        drill::order(&self.replicas[id].dir, attack, accomplices)
-    }
-
-    /// Starts a client that attacks until [`Self::end_intrusion`].
-    ///
-    /// Errors: the program was not built, or one attacks already.
-    pub fn intrude(&mut self, attack: &str) -> Outcome {
-        let what = || format!("cannot let a client attack by {attack}");
-        if self.intruder.is_some() {
-            return Err(Failure::new(what(), "another one attacks"));
-        }
-        let cannot = |error: io::Error| Failure::new(what(), error);
-        let log = File::create(self.dir.join("intruder.log")).map_err(cannot)?;
-        let program = self.plan.programs.replica.with_file_name("bfs-client-lab");
-        let mut command = self.program(&program);
-        command.arg(self.group_file()).arg("--key").arg(self.intruder_key());
-        command.args(["--attack", attack]).stdout(Stdio::null()).stderr(log);
-        self.intruder = Some(command.spawn().map_err(cannot)?);
-        Ok(())
-    }
-
-    /// Ends the client that attacks; says whether it still did.
-    pub fn end_intrusion(&mut self) -> bool {
-        let Some(mut intruder) = self.intruder.take() else { return false };
-        let attacked = matches!(intruder.try_wait(), Ok(None));
-        end_now(&mut intruder);
-        attacked
-    }
-
-    /// What replica `id`, a lab build, says that it has done.
-    pub fn misdeeds(&self, id: usize) -> Option<Told> {
-        drill::told(&self.replicas[id].dir)
     }
 
     /// Makes the keys of every replica and of the clients, and the group file; starts nothing.
@@ -343,21 +269,6 @@ impl LocalGroup {
         self.run(umount, UNMOUNT_LIMIT)?;
         self.mounts.retain(|mounted| mounted != path);
         Ok(())
-    }
-
-    /// What `bfs status` says. It uses keys of its own, so a mount is not disturbed.
-    pub fn status(&self) -> Outcome<Status> {
-        let mut status = self.bfs();
-        status
-            .arg("status")
-            .arg(self.group_file())
-            .arg("--key")
-            .arg(self.operator_key())
-            .arg("--json");
-        // A degraded group is an answer, with another exit code.
-        let output = run(status, COMMAND_LIMIT, &self.plan.stop)?;
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Failure::new("cannot learn the group's status", said(&output, error)))
     }
 
     /// Runs `work` on another thread, and `meanwhile` on this one every few milliseconds.
