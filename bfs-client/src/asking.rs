@@ -1,6 +1,7 @@
 //! What the commands have in common that ask the group something without a mount.
 
 use crate::failure::{Exit, Failure, Outcome};
+use crate::mount_state;
 use crate::options::Patience;
 use crate::session::{self, Session};
 use bfs_fs::op::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, ROOT};
@@ -22,7 +23,7 @@ pub struct Whom {
     /// The group's public file
     #[arg(value_name = "GROUP", env = "BFS_GROUP")]
     pub group: PathBuf,
-    /// The folder with this client's keys; a mount that uses the same keys ends, so keep one client for such commands
+    /// The folder with this client's keys; not those of a mount, whose session would end: keep one client for such commands
     #[arg(long, value_name = "KEYDIR", env = "BFS_KEY")]
     pub key: Option<PathBuf>,
 }
@@ -43,9 +44,11 @@ impl Whom {
 
     /// Opens a session.
     ///
-    /// Errors: as [`session::connect`].
+    /// Errors: as [`session::connect`]; a mount of this machine uses the keys.
     pub fn connect(&self) -> Outcome<Asker> {
         let key = self.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
+        let (group, client) = session::who(&self.group, &key)?;
+        mount_state::expect_unused(&group.to_string(), &client, &key)?;
         let (session, _) = session::connect(&self.group, &key, Patience::Soft(PATIENCE))?;
         Ok(Asker(session))
     }

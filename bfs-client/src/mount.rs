@@ -5,6 +5,7 @@ use crate::mount_state;
 use crate::mount_table::{self, Detach, MountEntry};
 use crate::options::{MountOptions, known_options};
 use crate::serve;
+use crate::session;
 use clap::Args;
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
@@ -92,6 +93,10 @@ fn prepare(args: &MountArgs) -> Outcome<Plan> {
     let dir = check_dir(dir)?;
     check_device()?;
     check_rights(&options)?;
+    if let Source::Group { file, key } = &source {
+        let (group, client) = session::who(file, key)?;
+        mount_state::expect_unused(&group.to_string(), &client, key)?;
+    }
     Ok(Plan { dir, options, source })
 }
 

@@ -1,7 +1,8 @@
 //! What is remembered of each mount while it is served: a small file that only its owner may read.
 
 use crate::backend::Outvoted;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::mount_table;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// How long a process whose mount is gone may take to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// A mount and the process that serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct MountState {
     /// What it has seen each replica do, by replica.
     #[serde(default)]
     pub outvoted: Vec<Outvoted>,
+    /// The client's public key, in hexadecimal digits.
+    #[serde(default)]
+    pub client: String,
 }
 
 impl MountState {
@@ -54,6 +61,11 @@ impl MountState {
     /// Whether the process that serves the mount still runs.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.started)
+    }
+
+    /// Whether the mount is where it was made.
+    fn is_mounted(&self) -> bool {
+        mount_table::at(&self.dir).is_ok_and(|entry| entry.is_some_and(|e| e.id == self.mount_id))
     }
 
     /// Sends `signal` to the process that serves the mount, if it still runs.
@@ -97,6 +109,32 @@ pub fn outvoted(group: &str) -> Vec<u64> {
         }
     }
     sum
+}
+
+/// Makes sure that no mount of `group` that this user knows of on this machine is by the client whose public key is `client`, and whose
+/// keys are in `key`: a new session would end that of the mount, and fail whatever waits there.
+///
+/// Errors: one is, or is still coming to its end after 2 s.
+pub fn expect_unused(group: &str, client: &str, key: &Path) -> Outcome {
+    let states = folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let same = |state: &MountState| state.group == group && state.client == client;
+    let used = |state: &MountState| state.is_mounted() || !state.wait_for_end(END_LIMIT);
+    match states
+        .map(|(_, state)| state)
+        .find(|state| same(state) && state.is_alive() && used(state))
+    {
+        None => Ok(()),
+        Some(MountState { pid, dir, .. }) => {
+            let dir = dir.display();
+            let what = format!("cannot use the keys in {}", key.display());
+            let why = format!(
+                "the mount on {dir} uses them (process {pid}), and a second session would end its own"
+            );
+            Err(Failure::new(what, why).exit(Exit::Keys).advise(format!(
+                "name another client's keys with --key, for example the administrator's, or first: bfs umount {dir}"
+            )))
+        }
+    }
 }
 
 /// Removes the files of mounts on `dir` whose process has ended.
@@ -194,6 +232,7 @@ mod tests {
             mount_id: 1,
             group: String::new(),
             outvoted: Vec::new(),
+            client: String::new(),
         };
         assert!(state.is_alive());
         assert!(!MountState { started: started + 1, ..state }.is_alive());
@@ -210,6 +249,7 @@ mod tests {
             mount_id: 1,
             group: String::new(),
             outvoted: Vec::new(),
+            client: String::new(),
         });
         // Not yet reaped: it must count as ended all the same.
         if let Some(state) = state {

@@ -191,7 +191,7 @@ impl Mount {
             name = signals.stop() => return Err(stopped(name)),
         }
         read_further_ahead(&self.entry.device);
-        let state = self.state(group)?;
+        let state = self.state(plan, group)?;
         self.state_file = Some(state.save()?);
         self.state = Some(state);
         let line =
@@ -260,7 +260,11 @@ impl Mount {
         }
     }
 
-    fn state(&self, group: &str) -> Outcome<MountState> {
+    fn state(&self, plan: &Plan, group: &str) -> Outcome<MountState> {
+        let client = match &plan.source {
+            Source::Group { file, key } => crate::session::who(file, key)?.1,
+            Source::Local => String::new(),
+        };
         let pid = nix::unistd::getpid().as_raw();
         let started = mount_state::start_time(pid)
             .ok_or_else(|| Failure::new("cannot read /proc/self/stat", "it is not as expected"))?;
@@ -271,6 +275,7 @@ impl Mount {
             mount_id: self.entry.id,
             group: group.into(),
             outvoted: Vec::new(),
+            client,
         })
     }
 }

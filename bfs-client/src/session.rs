@@ -528,6 +528,15 @@ impl Drop for Session {
     }
 }
 
+/// Which group `file` describes, and the public key of whoever holds the keys in the folder `key`, in hexadecimal digits.
+///
+/// Errors: bad files; a replica's keys.
+pub fn who(file: &Path, key: &Path) -> Outcome<(GroupId, String)> {
+    let (group, identity, _) = load(file, key)?;
+    let digits = identity.public().link.map(|byte| format!("{byte:02x}"));
+    Ok((group.id(), digits.concat()))
+}
+
 /// Opens a session with the group described in `file` by the keys in the folder `key`.
 ///
 /// Effects: returns after a first round trip with a quorum.

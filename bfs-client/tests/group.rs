@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Without the right to mount there is nothing to test here.
@@ -239,10 +239,15 @@ impl Drop for SecondMount {
 }
 
 /// A command of the client's, by the administrator's keys: no mount may use them meanwhile.
-fn administer(group: &LocalGroup, verb: &str, arguments: &[&str]) -> String {
+fn ask(group: &LocalGroup, verb: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(&group.programs().bfs);
     command.arg(verb).arg(group.group_file()).arg("--key").arg(group.key_dir()).args(arguments);
-    let output = command.output().unwrap();
+    command.output().unwrap()
+}
+
+/// As [`ask`], where it must succeed.
+fn administer(group: &LocalGroup, verb: &str, arguments: &[&str]) -> String {
+    let output = ask(group, verb, arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -256,6 +261,12 @@ fn exports_quotas_and_fsck() {
     let point = mounted(&mut group, "");
     fs::create_dir(point.join("theirs")).unwrap();
     fs::write(point.join("mine"), "private").unwrap();
+    // A command by the keys of a live mount would end the mount's session.
+    let refused = ask(&group, "export", &[]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("uses them") && said.contains("bfs umount"), "{said}");
+    assert_eq!(refused.status.code(), Some(6), "{said}");
+    assert_eq!(fs::read_to_string(point.join("mine")).unwrap(), "private");
     group.unmount(&point).unwrap();
     let first = administer(&group, "export", &["1"]);
     assert!(first.contains("the whole tree · read-write · root is nobody · all uids"), "{first}");
