@@ -135,7 +135,10 @@ impl Front {
                 seen.look_up(thread, &a);
                 reply.entry(&ttl, &file_attr(&a), Generation(a.generation));
             }
-            Err(e) => reply.error(e),
+            Err(e) => {
+                seen.miss(thread);
+                reply.error(e);
+            }
         });
     }
 

@@ -56,14 +56,14 @@ impl Front {
         if !self.revalidates || self.seen.is_fresh(request.pid(), inode) {
             return reply.opened(open(caller), flags);
         }
-        let (seen, kernel) = (self.seen.clone(), self.kernel.clone());
+        let (seen, kernel, thread) = (self.seen.clone(), self.kernel.clone(), request.pid());
         let op = FsOp::GetAttributes { inode };
         let request = FsRequest { caller: caller.clone(), op };
-        let asked = move |result| match attributes(result).map(|a| seen.judge(&a)) {
+        let asked = move |result| match attributes(result).map(|a| seen.judge(thread, &a)) {
             Ok(Verdict::Same) => reply.opened(open(caller), flags),
             // The kernel walks the path once more and asks for every name on it. [path_openat in Linux's fs/namei.c]
             Ok(Verdict::Newer) => reply.error(Errno::ESTALE),
-            Ok(Verdict::Nameless) => {
+            Ok(Verdict::NewerAgain) => {
                 kernel.forget_attributes(inode);
                 reply.opened(open(caller), flags & !FopenFlags::FOPEN_KEEP_CACHE);
             }

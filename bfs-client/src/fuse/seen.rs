@@ -6,13 +6,13 @@
 //!            as the kernel knows it                           open
 //!            another than the kernel knows                    ESTALE: the kernel looks the whole path up again, as it
 //!                                                             does for NFS, learns what is new, and comes back
-//!            so that no name leads to it (/proc/self/fd)      open, and the kernel forgets what it knows
+//!            another once more, or no name leads to it        open, and the kernel forgets what it knows: it comes back but once
 //! ```
 
 use super::bare::Bare;
 use crate::backend::Backend;
 use bfs_fs::op::{Attributes, FsReply, FsRequest, FsResult, Inode, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const THIS_MOMENT: Duration = Duration::from_millis(1);
 /// The most files that are remembered; what is forgotten is looked up once more.
 const FILES_MAX: usize = 65_536;
-/// The most threads of which the last lookup is remembered.
+/// The most threads of which something is remembered.
 const THREADS_MAX: usize = 1024;
 
 /// What the kernel has been told.
@@ -33,14 +33,10 @@ pub struct Seen {
 
 #[derive(Default)]
 struct State {
-    files: HashMap<Inode, Known>,
+    files: HashMap<Inode, Version>,
     looked_up: HashMap<u32, (Inode, Instant)>,
-}
-
-struct Known {
-    version: Version,
-    /// The kernel has attributes of this version, or knows that it has none.
-    told: bool,
+    /// Threads that were refused an open, and have not come back.
+    refused: HashSet<u32>,
 }
 
 /// What no two states of a file have in common.
@@ -51,10 +47,10 @@ type Version = (Timestamp, Timestamp, u64);
 pub enum Verdict {
     /// They are the same.
     Same,
-    /// They are newer. If the same comes again, no name leads to the file.
+    /// They are newer: the open is to be refused.
     Newer,
-    /// They are newer, and the kernel will not look a name up.
-    Nameless,
+    /// They are newer, and the thread was refused already.
+    NewerAgain,
 }
 
 fn version(a: &Attributes) -> Version {
@@ -70,7 +66,7 @@ impl Seen {
     /// The kernel is told `attributes`.
     pub fn learn(&self, attributes: &Attributes) {
         self.bare.learn(attributes);
-        self.lock().learn(attributes, true);
+        self.lock().learn(attributes);
     }
 
     /// The kernel is told `attributes` because `thread` has looked a name up.
@@ -83,24 +79,37 @@ impl Seen {
         state.looked_up.insert(thread, (attributes.inode, Instant::now()));
     }
 
-    /// Whether `thread` has looked `inode` up this moment. It is told so once.
-    pub fn is_fresh(&self, thread: u32, inode: Inode) -> bool {
-        let found = self.lock().looked_up.remove(&thread);
-        found.is_some_and(|(found, at)| found == inode && at.elapsed() < THIS_MOMENT)
+    /// `thread` has looked a name up in vain: what it was refused it does not come back for.
+    pub fn miss(&self, thread: u32) {
+        self.lock().refused.remove(&thread);
     }
 
-    /// Holds what the group says of a file that is being opened against what the kernel knows.
-    pub fn judge(&self, attributes: &Attributes) -> Verdict {
+    /// Whether `thread` has looked `inode` up this moment. It is told so once.
+    pub fn is_fresh(&self, thread: u32, inode: Inode) -> bool {
         let mut state = self.lock();
-        match state.files.get(&attributes.inode) {
-            Some(known) if known.version == version(attributes) => match known.told {
-                true => Verdict::Same,
-                false => Verdict::Nameless,
-            },
-            _ => {
-                state.learn(attributes, false);
-                Verdict::Newer
+        let found = state.looked_up.remove(&thread);
+        let fresh = found.is_some_and(|(found, at)| found == inode && at.elapsed() < THIS_MOMENT);
+        if fresh {
+            state.refused.remove(&thread);
+        }
+        fresh
+    }
+
+    /// Holds what the group says of a file that `thread` opens against what the kernel knows.
+    pub fn judge(&self, thread: u32, attributes: &Attributes) -> Verdict {
+        let mut state = self.lock();
+        let was_refused = state.refused.remove(&thread);
+        if state.files.get(&attributes.inode) == Some(&version(attributes)) {
+            Verdict::Same
+        } else if was_refused {
+            state.learn(attributes);
+            Verdict::NewerAgain
+        } else {
+            if state.refused.len() >= THREADS_MAX {
+                state.refused.clear();
             }
+            state.refused.insert(thread);
+            Verdict::Newer
         }
     }
 
@@ -111,11 +120,11 @@ impl Seen {
 }
 
 impl State {
-    fn learn(&mut self, attributes: &Attributes, told: bool) {
+    fn learn(&mut self, attributes: &Attributes) {
         if self.files.len() >= FILES_MAX && !self.files.contains_key(&attributes.inode) {
             self.files.clear();
         }
-        self.files.insert(attributes.inode, Known { version: version(attributes), told });
+        self.files.insert(attributes.inode, version(attributes));
     }
 }
 
@@ -179,21 +188,31 @@ mod tests {
     #[test]
     fn a_file_that_another_changed_is_looked_up_again_and_then_opened() {
         let seen = Seen::new(Duration::from_secs(1));
-        assert_eq!(seen.judge(&attributes(5, 1)), Verdict::Newer, "nothing is known yet");
+        assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Newer, "nothing is known yet");
         seen.look_up(7, &attributes(5, 1));
-        assert_eq!(seen.judge(&attributes(5, 1)), Verdict::Same);
-        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Newer);
+        assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Same);
+        assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Newer);
         seen.look_up(7, &attributes(5, 2));
-        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Same);
+        assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
     }
 
     #[test]
-    fn a_file_without_a_name_is_refused_once_a_change() {
+    fn nobody_is_refused_twice_in_a_row() {
         let seen = Seen::new(Duration::from_secs(1));
+        // No name leads to it, so the kernel comes straight back.
         seen.learn(&attributes(5, 1));
-        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Newer);
-        assert_eq!(seen.judge(&attributes(5, 2)), Verdict::Nameless);
-        assert_eq!(seen.judge(&attributes(5, 3)), Verdict::Newer);
+        assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Newer);
+        assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::NewerAgain);
+        assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
+        // It changes all the time.
+        assert_eq!(seen.judge(7, &attributes(5, 3)), Verdict::Newer);
+        seen.look_up(7, &attributes(5, 4));
+        assert_eq!(seen.judge(7, &attributes(5, 5)), Verdict::NewerAgain);
+        // Another thread has had no chance yet, nor has one that came back in vain.
+        assert_eq!(seen.judge(7, &attributes(5, 6)), Verdict::Newer);
+        assert_eq!(seen.judge(8, &attributes(5, 6)), Verdict::Newer);
+        seen.miss(7);
+        assert_eq!(seen.judge(7, &attributes(5, 6)), Verdict::Newer);
     }
 
     #[test]
@@ -215,8 +234,10 @@ mod tests {
         let seen = Seen::new(Duration::ZERO);
         for i in 0..3 * FILES_MAX as u64 {
             seen.look_up(i as u32, &attributes(i, 1));
+            seen.judge(i as u32, &attributes(i, 2));
         }
         let state = seen.lock();
         assert!(state.files.len() <= FILES_MAX && state.looked_up.len() <= THREADS_MAX);
+        assert!(state.refused.len() <= THREADS_MAX);
     }
 }

@@ -60,6 +60,8 @@ struct File {
     sent: Vec<Range<u64>>,
     queue: VecDeque<Queued>,
     failure: Option<Failure>,
+    /// Who has written since the file was last settled without a failure.
+    writers: HashSet<u64>,
     /// Nobody has it open any more who could be told of a failure.
     closed: bool,
 }
@@ -301,6 +303,7 @@ impl WriteBuffer {
             if let Some(error) = file.untold(handle) {
                 return effects.push(Effect::Answer(Box::new(done), Err(error)));
             }
+            file.writers.insert(handle);
             if file.queue.is_empty() && state.take(inode, &caller, offset, data, effects) {
                 return effects.push(Effect::Answer(Box::new(done), Ok(())));
             }
@@ -343,6 +346,13 @@ impl WriteBuffer {
     /// What became of the writes to `inode`, if it is an error of which `handle` was not told yet.
     pub fn failure(&self, inode: Inode, handle: u64) -> Option<FsError> {
         self.lock().files.get_mut(&inode)?.untold(handle)
+    }
+
+    /// As [`WriteBuffer::failure`], for a handle that is closed: one that has written nothing lately is told nothing.
+    pub fn failure_at_close(&self, inode: Inode, handle: u64) -> Option<FsError> {
+        let mut state = self.lock();
+        let file = state.files.get_mut(&inode).filter(|file| file.writers.contains(&handle))?;
+        file.untold(handle)
     }
 
     /// A new `handle`: it is told of no failure that others know.

@@ -1,10 +1,11 @@
 //! write(2), and the two calls that tell what became of it: fsync(2) and close(2).
 
 use super::Front;
-use super::answer::written;
+use super::answer::{empty, written};
 use super::convert::errno;
+use super::write_buffer::WriteBuffer;
 use bfs_fs::MAX_FILE_SIZE;
-use bfs_fs::op::{FsError, FsOp, Inode};
+use bfs_fs::op::{FsOp, FsRequest, Inode};
 use bytes::Bytes;
 use fuser::{
     Errno, FileHandle, INodeNo, LockOwner, OpenFlags, ReplyEmpty, ReplyWrite, Request, WriteFlags,
@@ -56,18 +57,6 @@ impl Front {
         }
     }
 
-    /// Waits until the group has what was written to `inode`; `then` gets what `handle` was not told of it.
-    fn finish_writes(
-        &self,
-        inode: Inode,
-        handle: FileHandle,
-        then: impl FnOnce(Result<(), FsError>) + Send + 'static,
-    ) {
-        let Some(writes) = self.writes.clone() else { return then(Ok(())) };
-        let told = writes.clone();
-        writes.settle(inode, move || then(told.failure(inode, handle.0).map_or(Ok(()), Err)));
-    }
-
     /// Whoever closes a file waits for what was written, and gives up the locks of the process. Where there is nothing to wait
     /// for, ENOSYS means success and tells the kernel not to ask again.
     pub(super) fn close(
@@ -84,9 +73,10 @@ impl Front {
         let inode = Inode(inode.0);
         let (locks, backend) = (self.locks.clone(), self.backend.clone());
         let caller = self.callers.of(request);
-        self.finish_writes(inode, handle, move |written| {
+        self.settled(inode, move |writes| {
+            let failure = writes.and_then(|writes| writes.failure_at_close(inode, handle.0));
             locks.close(backend, caller, inode, owner, move |unlocked| {
-                match written.and(unlocked) {
+                match failure.map_or(unlocked, Err) {
                     Ok(()) => reply.ok(),
                     Err(e) => reply.error(errno(e)),
                 }
@@ -103,13 +93,24 @@ impl Front {
     ) {
         let inode = Inode(inode.0);
         let (caller, backend) = (self.opener(request, handle), self.backend.clone());
-        self.finish_writes(inode, handle, move |written| match written {
-            Err(e) => reply.error(errno(e)),
-            Ok(()) => {
-                let request = bfs_fs::op::FsRequest { caller, op: FsOp::Sync { inode } };
-                backend.call(request, Box::new(|result| super::empty(result, reply)));
+        self.settled(inode, move |writes| {
+            if let Some(e) = writes.and_then(|writes| writes.failure(inode, handle.0)) {
+                return reply.error(errno(e));
             }
+            let request = FsRequest { caller, op: FsOp::Sync { inode } };
+            backend.call(request, Box::new(|result| empty(result, reply)));
         });
+    }
+
+    /// Runs `then` once the group has what was written to `inode`.
+    fn settled(&self, inode: Inode, then: impl FnOnce(Option<&WriteBuffer>) + Send + 'static) {
+        match &self.writes {
+            None => then(None),
+            Some(writes) => {
+                let kept = writes.clone();
+                writes.settle(inode, move || then(Some(&kept)));
+            }
+        }
     }
 
     /// The mount ends: waits for what is not with the group, but not for ever.

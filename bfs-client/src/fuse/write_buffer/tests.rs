@@ -227,6 +227,17 @@ fn a_failure_is_told_once_to_every_handle() {
 }
 
 #[test]
+fn who_closes_a_file_is_told_of_a_failure_only_if_he_wrote() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"a");
+    b.settle(FILE);
+    b.group.answer(0, Some(FsError::NoSpace));
+    assert_eq!(b.buffer.failure_at_close(FILE, 2), None);
+    assert_eq!(b.buffer.failure_at_close(FILE, 1), Some(FsError::NoSpace));
+    assert_eq!(b.buffer.failure_at_close(FILE, 1), None);
+}
+
+#[test]
 fn the_next_write_is_told_of_a_failure_and_goes_nowhere() {
     let b = Bench::new();
     b.write(FILE, 0, b"a");
