@@ -116,6 +116,25 @@ impl FileSystem {
 
     /// Answers `request` if it changes nothing, also when that is because it cannot be right.
     fn answer(&self, client: u32, state: &State, request: &FsRequest) -> Option<FsResult> {
+        let done = self.look_into(client, state, request, |reader, export, op| match op {
+            FsOp::Watched(watched) => {
+                reader.report(watched, self.look(reader, export, &watched.op))
+            }
+            op => self.look(reader, export, op),
+        });
+        done.map(|result| result.and_then(|result| result))
+    }
+
+    /// What `look` makes of `request` as it is let in, if it changes nothing.
+    ///
+    /// Errors: what it cannot be.
+    fn look_into<R>(
+        &self,
+        client: u32,
+        state: &State,
+        request: &FsRequest,
+        look: impl FnOnce(Reader<'_>, &Export, &FsOp) -> R,
+    ) -> Option<Result<R, FsError>> {
         if request.caller.groups.len() > MAX_GROUPS {
             return Some(Err(FsError::Invalid));
         }
@@ -123,16 +142,19 @@ impl FileSystem {
             return None;
         }
         let export = export_of(state, client, self.config.root_squash);
-        let Admitted { request, top } = match export.admit(state, request) {
-            Ok(admitted) => admitted,
-            Err(error) => return Some(Err(error)),
-        };
-        let reader = Reader { state, caller: &request.caller, client, top };
-        let look = |op: &FsOp| self.look(reader, &export, op);
-        Some(match &request.op {
-            FsOp::Watched(watched) => reader.report(watched, look(&watched.op)),
-            op => look(op),
-        })
+        Some(export.admit(state, request).map(|Admitted { request, top }| {
+            let reader = Reader { state, caller: &request.caller, client, top };
+            look(reader, &export, &request.op)
+        }))
+    }
+
+    /// The bytes of what is read, copied from the pages that hold it to where they are sent from, and nowhere else.
+    fn read_encoded(&self, client: u32, state: &State, request: &FsRequest) -> Option<Bytes> {
+        let read = self.look_into(client, state, request, |reader, _, op| match op {
+            FsOp::Read { inode, offset, count } => reader.read_encoded(*inode, *offset, *count),
+            _ => unreachable!("only reads are encoded as they are made"),
+        })?;
+        Some(read.and_then(|read| read).unwrap_or_else(|error| op::encode_result(&Err(error))))
     }
 
     /// The result of `op`. Requires: it changes nothing, and watches nothing.
@@ -282,6 +304,9 @@ impl Service for FileSystem {
     /// What [`Service::execute`] would answer. Bytes that are no request change nothing, so they are answered too.
     fn query(&self, ctx: &Context, objects: &State, op: &[u8]) -> Result<Bytes, NotReadOnly> {
         let result = match op::decode_request(op) {
+            Some(request) if matches!(request.op, FsOp::Read { .. }) => {
+                return self.read_encoded(ctx.client.0, objects, &request).ok_or(NotReadOnly);
+            }
             Some(request) => self.answer(ctx.client.0, objects, &request).ok_or(NotReadOnly)?,
             None => Err(FsError::Invalid),
         };

@@ -697,6 +697,26 @@ pub fn encode_result(result: &FsResult) -> bytes::Bytes {
     encode(result, payload)
 }
 
+/// As [`encode_result`] of a [`FsReply::Data`] of `length` bytes, which `fill` appends.
+pub(crate) fn encode_data(
+    length: usize,
+    eof: bool,
+    attributes: Attributes,
+    fill: impl FnOnce(&mut Vec<u8>),
+) -> bytes::Bytes {
+    /// Two tags, and the length.
+    const HEAD: usize = 6;
+    let empty =
+        encode(&Ok::<_, FsError>(FsReply::Data { data: bytes::Bytes::new(), eof, attributes }), 0);
+    let mut out = Vec::with_capacity(length + empty.len());
+    out.extend_from_slice(&empty[..HEAD - 4]);
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    fill(&mut out);
+    assert_eq!(out.len(), HEAD + length, "what is read is as long as it was found to be");
+    out.extend_from_slice(&empty[HEAD..]);
+    out.into()
+}
+
 /// The result in `bytes`, if they are canonical.
 pub fn decode_result(bytes: &[u8]) -> Option<FsResult> {
     borsh::from_slice(bytes).ok()

@@ -2,10 +2,11 @@
 
 use crate::cost;
 use crate::object::{Body, CHUNK, Chunk, InodeRecord, Object, data_id, split};
-use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO};
+use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO, encode_data};
 use crate::permission::{READ, WRITE};
 use crate::state::{Reader, Writer};
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// The largest size of a file: 8 PiB. Holes take no memory, so a size costs nothing. Units: bytes.
 pub const MAX_FILE_SIZE: u64 = 1 << 53;
@@ -24,22 +25,49 @@ impl Reader<'_> {
     ///
     /// Errors: `Stale`, `IsDirectory`, `Invalid`, `AccessDenied`.
     pub fn read(self, number: Inode, offset: u64, count: u32) -> FsResult {
-        let record = self.inode(number)?;
-        expect_file(record)?;
-        self.caller.allow_data(record, READ)?;
-        let end = offset.saturating_add(u64::from(count.min(MAX_IO))).min(record.size);
+        let (record, end) = self.readable(number, offset, count)?;
         let mut data = Vec::with_capacity(end.saturating_sub(offset) as usize);
-        for (index, within) in split(offset, end, CHUNK) {
-            match self.state.get(data_id(number, index)) {
-                Some(Object::Data(chunk)) => chunk.append(within, &mut data),
-                _ => data.resize(data.len() + within.len(), 0),
-            }
-        }
+        self.gather(number, offset, end, &mut data);
         Ok(FsReply::Data {
             data: data.into(),
             eof: end >= record.size,
             attributes: record.attributes(number),
         })
+    }
+
+    /// The canonical bytes of what [`Reader::read`] answers.
+    ///
+    /// Errors: as there.
+    pub fn read_encoded(self, number: Inode, offset: u64, count: u32) -> Result<Bytes, FsError> {
+        let (record, end) = self.readable(number, offset, count)?;
+        let length = end.saturating_sub(offset) as usize;
+        let attributes = record.attributes(number);
+        Ok(encode_data(length, end >= record.size, attributes, |out| {
+            self.gather(number, offset, end, out);
+        }))
+    }
+
+    /// The file that is to be read, and where reading ends.
+    fn readable(
+        &self,
+        number: Inode,
+        offset: u64,
+        count: u32,
+    ) -> Result<(&InodeRecord, u64), FsError> {
+        let record = self.inode(number)?;
+        expect_file(record)?;
+        self.caller.allow_data(record, READ)?;
+        Ok((record, offset.saturating_add(u64::from(count.min(MAX_IO))).min(record.size)))
+    }
+
+    /// Appends the bytes `offset .. end` of a file to `out`.
+    fn gather(self, number: Inode, offset: u64, end: u64, out: &mut Vec<u8>) {
+        for (index, within) in split(offset, end, CHUNK) {
+            match self.state.get(data_id(number, index)) {
+                Some(Object::Data(chunk)) => chunk.append(within, out),
+                _ => out.resize(out.len() + within.len(), 0),
+            }
+        }
     }
 
     /// How many chunks and pages are missing that a write of `offset .. end` needs.
