@@ -83,7 +83,7 @@ pub trait Nests: EnumExt + BorshSerialize {
 }
 
 impl Nests for FsOp {
-    const TAG: u8 = 46;
+    const TAG: u8 = 42;
 
     fn innermost(self) -> Self {
         let mut op = self;
@@ -95,7 +95,7 @@ impl Nests for FsOp {
 }
 
 impl Nests for FsReply {
-    const TAG: u8 = 24;
+    const TAG: u8 = 22;
 
     fn innermost(self) -> Self {
         let mut reply = self;

@@ -5,6 +5,7 @@ use super::model::{Model, Moment};
 use super::random::Maker;
 use crate::fsck;
 use crate::op::*;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bft_core::objects::at_batch;
 use bft_core::service::Service;
@@ -105,7 +106,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
         Just(b"..".to_vec()),
         prop::collection::vec(any::<u8>(), 0..300)
     ];
-    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..33u8);
+    let numbers = (edge(), edge(), edge(), any::<u16>(), name, 0..36u8);
     numbers.prop_map(|(a, offset, count, mode, name, which)| {
         let (inode, parent) = (Inode(a), Inode(a));
         let small = count as u32;
@@ -165,6 +166,19 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
             }
             30 => FsOp::GetAccount { subject: Subject::Subtree(inode) },
             31 => FsOp::GetExport { client: small },
+            33 => FsOp::Permissions { inode },
+            34 | 35 => {
+                let how = CreateMode::Unchecked;
+                let op = FsOp::Create { parent: ROOT, name: b"w".to_vec(), mode, how };
+                let set = SetAttributes { size: Some(count), accessed: time, ..Default::default() };
+                let key = OnceKey([mode as u8; 16]);
+                FsOp::Watched(Box::new(Watched {
+                    watch: alloc::vec![inode, Inode(offset)],
+                    then: Some(set),
+                    once: (which == 34).then_some(key),
+                    ..Watched::new(op)
+                }))
+            }
             22 => FsOp::Renew { life: offset },
             _ => FsOp::CopyRange {
                 from: inode,

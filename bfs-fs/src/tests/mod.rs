@@ -14,6 +14,7 @@ mod locks;
 mod model;
 mod names;
 mod random;
+mod watched;
 mod xattrs;
 
 pub(crate) use fixture::Lcg;

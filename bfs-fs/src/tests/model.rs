@@ -35,6 +35,8 @@ pub struct Model {
     next_lease: u64,
     /// The lease has ended, and the next operation will find out.
     ending: bool,
+    /// Of calls that are not done twice, the oldest first.
+    pub answers: Vec<(OnceKey, FsResult)>,
 }
 
 /// What a run of one operation knows.
@@ -143,6 +145,7 @@ impl Model {
             lease: None,
             next_lease: 1,
             ending: false,
+            answers: Vec::new(),
         }
     }
 
@@ -554,11 +557,18 @@ impl Model {
                 let granted = wanted.into_iter().all(|(_, what)| at.can(node, what));
                 if granted { Ok(FsReply::Done) } else { Err(AccessDenied) }
             }
+            FsOp::Permissions { inode } => {
+                let node = self.node(inode.0)?;
+                let bit = |(bit, what)| if at.can(node, what) { bit } else { 0 };
+                Ok(FsReply::Granted([(4, "r"), (2, "w"), (1, "x")].map(bit).iter().sum()))
+            }
+            FsOp::Watched(watched) => self.watched(at, watched),
             FsOp::Null { .. } | FsOp::ReadDirectory { .. } | FsOp::StatFs => Err(Io),
             // The table of locks has a model of its own.
             FsOp::Lock { .. }
             | FsOp::Unlock { .. }
             | FsOp::CancelLock { .. }
+            | FsOp::AgreeOnKey { .. }
             | FsOp::SetExport { .. }
             | FsOp::GetExport { .. }
             | FsOp::MakeSubtree { .. }

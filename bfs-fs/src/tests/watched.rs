@@ -1,0 +1,300 @@
+//! Operations with the attributes around them, done once: in the model, in long random runs, and case by case.
+
+use super::fixture::*;
+use super::model::{Model, Moment};
+use super::random::Maker;
+use crate::fsck;
+use crate::object::MAX_ANSWERS;
+use crate::op::*;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+impl Model {
+    /// What `watched` answers.
+    pub fn watched(&mut self, at: &Moment<'_>, watched: &Watched) -> FsResult {
+        if let Some((_, answer)) = self.answers.iter().find(|(key, _)| Some(*key) == watched.once) {
+            return answer.clone();
+        }
+        let changes = !watched.op.is_read_only();
+        let look = |model: &Self| -> Vec<_> {
+            watched.watch.iter().map(|inode| model.attributes(inode.0).ok()).collect()
+        };
+        let before = look(self);
+        let result = self.inner(at, watched);
+        let around = before.into_iter().zip(look(self));
+        let around =
+            around.map(|(before, after)| Change { before: before.filter(|_| changes), after });
+        let report = Report { watched: around.collect(), result: result.map(Plain::new) };
+        let answer = Ok(FsReply::Watched(Box::new(report)));
+        if let Some(key) = watched.once {
+            let alike = |(other, _): &(OnceKey, FsResult)| other.0[0] == key.0[0];
+            if self.answers.iter().filter(|answer| alike(answer)).count() == MAX_ANSWERS {
+                let oldest = self.answers.iter().position(alike).unwrap();
+                let _ = self.answers.remove(oldest);
+            }
+            self.answers.push((key, answer.clone()));
+        }
+        answer
+    }
+
+    fn inner(&mut self, at: &Moment<'_>, watched: &Watched) -> Result<FsReply, Refusal> {
+        if let (Some(guard), FsOp::SetAttributes { inode, .. }) = (watched.guard, &*watched.op) {
+            let now = self.attributes(inode.0).map_err(Refusal::Failed)?;
+            if now.changed != guard {
+                return Err(Refusal::OutOfSync);
+            }
+        }
+        let made = match watched.then {
+            None => self.run(at, &watched.op),
+            Some(then) => self.make_with(at, &watched.op, then),
+        };
+        made.map_err(Refusal::Failed)
+    }
+
+    fn make_with(&mut self, at: &Moment<'_>, op: &FsOp, then: SetAttributes) -> FsResult {
+        let wrong = |time| matches!(time, Some(SetTime::At(t)) if t.nanoseconds > 999_999_999);
+        let sized =
+            matches!(op, FsOp::Create { how: CreateMode::Unchecked | CreateMode::Guarded, .. });
+        if wrong(then.accessed) || wrong(then.modified) || then.size.is_some() && !sized {
+            return Err(FsError::Invalid);
+        }
+        if then.mode.is_some() && matches!(op, FsOp::Symlink { .. }) {
+            return Err(FsError::NotSupported);
+        }
+        let who = at.who;
+        let own_uid = then.uid.is_none_or(|uid| uid == who.uid);
+        let own_gid = then.gid.is_none_or(|gid| gid == who.gid || who.groups.contains(&gid));
+        if who.uid != 0 && !(own_uid && own_gid) {
+            return Err(FsError::NotPermitted);
+        }
+        let next = self.next();
+        let FsReply::Attributes(made) = self.run(at, op)? else { return Err(FsError::Io) };
+        let set = match self.next() > next {
+            true => then,
+            false => SetAttributes { size: then.size, ..Default::default() },
+        };
+        self.run(at, &FsOp::SetAttributes { inode: made.inode, set })
+    }
+}
+
+impl Maker {
+    /// `op` with the attributes around it, and whatever else may go with it.
+    pub fn watched(&mut self, model: &Model, op: FsOp) -> FsOp {
+        use FsOp::{Create, MakeDirectory, MakeNode, Symlink};
+        let mut watched = Watched::new(op);
+        watched.watch = (0..self.rng.next(3)).map(|_| self.inode(model)).collect();
+        if let (FsOp::SetAttributes { inode, .. }, 0 | 1) = (&*watched.op, self.rng.next(3)) {
+            let late = self.rng.next(3) == 0;
+            let now = model.attributes(inode.0).map_or(Timestamp::default(), |a| a.changed);
+            watched.guard = Some(if late { Timestamp::default() } else { now });
+        }
+        let makes = matches!(
+            *watched.op,
+            Create { .. } | MakeDirectory { .. } | MakeNode { .. } | Symlink { .. }
+        );
+        if makes && self.rng.next(2) == 0 {
+            watched.then = Some(self.changes());
+        }
+        if watched.op.changes_files() && self.rng.next(2) == 0 {
+            // So few that answers are repeated, and lost to others.
+            let mut key = [0; 16];
+            key[0] = self.rng.next(2) as u8;
+            key[1] = self.rng.next(30) as u8;
+            watched.once = Some(OnceKey(key));
+        }
+        FsOp::Watched(Box::new(watched))
+    }
+}
+
+fn watch(op: FsOp, watch: &[Inode]) -> Watched {
+    Watched { watch: watch.to_vec(), ..Watched::new(op) }
+}
+
+impl Bench {
+    /// The report about `watched`.
+    #[track_caller]
+    fn report(&mut self, who: &Caller, watched: Watched) -> Report {
+        match self.run(who, FsOp::Watched(Box::new(watched))) {
+            Ok(FsReply::Watched(report)) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_attributes_around_an_operation_are_told_also_where_it_fails() {
+    let mut b = Bench::new();
+    let before = b.attributes(ROOT);
+    let made = b.report(&root(), watch(mkdir(ROOT, "d", 0o700), &[ROOT]));
+    let after = b.attributes(ROOT);
+    assert_eq!(made.watched, [Change { before: Some(before), after: Some(after) }]);
+    assert_eq!((before.links, after.links), (2, 3));
+    let again = b.report(&root(), watch(mkdir(ROOT, "d", 0o700), &[ROOT, Inode(99)]));
+    assert_eq!(again.result, Err(Refusal::Failed(FsError::Exists)));
+    let nowhere = Change { before: None, after: None };
+    assert_eq!(again.watched, [Change { before: Some(after), after: Some(after) }, nowhere]);
+}
+
+#[test]
+fn a_query_watches_too_and_changes_nothing() {
+    let mut b = Bench::new();
+    let root_now = b.attributes(ROOT);
+    let found = b.report(&root(), watch(lookup(ROOT, "none"), &[ROOT]));
+    assert_eq!(found.result, Err(Refusal::Failed(FsError::NotFound)));
+    assert_eq!(found.watched, [Change { before: None, after: Some(root_now) }]);
+}
+
+#[test]
+fn a_guard_that_is_late_stops_the_change() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o644);
+    let seen = b.attributes(file).changed;
+    let guarded = |mode| Watched { guard: Some(seen), ..watch(chmod(file, mode), &[file]) };
+    assert!(b.report(&root(), guarded(0o600)).result.is_ok());
+    assert_eq!(b.report(&root(), guarded(0o666)).result, Err(Refusal::OutOfSync));
+    assert_eq!(b.attributes(file).mode, 0o600);
+}
+
+#[test]
+fn what_is_made_has_its_attributes_from_the_start_or_is_not_made() {
+    let mut b = Bench::new();
+    let time = Timestamp { seconds: 77, nanoseconds: 5 };
+    let set = SetAttributes {
+        gid: Some(7),
+        size: Some(9),
+        modified: Some(SetTime::At(time)),
+        ..Default::default()
+    };
+    let with =
+        |name, then| Watched { then: Some(then), ..watch(create(ROOT, name, 0o640), &[ROOT]) };
+    let who = caller(5, 5, &[7]);
+    let Ok(made) = b.report(&who, with("f", set)).result else { panic!() };
+    let FsReply::Attributes(made) = made.into_inner() else { panic!() };
+    assert_eq!((made.uid, made.gid, made.mode, made.size), (5, 7, 0o640, 9));
+    assert_eq!(made.modified, time);
+    let foreign = SetAttributes { uid: Some(6), ..set };
+    let refused = b.report(&who, with("g", foreign)).result;
+    assert_eq!(refused, Err(Refusal::Failed(FsError::NotPermitted)));
+    b.fails(&who, lookup(ROOT, "g"), FsError::NotFound);
+}
+
+#[test]
+fn what_was_done_is_not_done_again_but_answered_again() {
+    let mut b = Bench::new();
+    b.file(&root(), ROOT, "f", 0o644);
+    let once =
+        |key| Watched { once: Some(OnceKey([key; 16])), ..watch(unlink(ROOT, "f"), &[ROOT]) };
+    let first = b.report(&root(), once(1));
+    assert!(first.result.is_ok());
+    b.file(&root(), ROOT, "f", 0o644);
+    assert_eq!(b.report(&root(), once(1)), first, "the new file stays");
+    assert!(b.run(&root(), lookup(ROOT, "f")).is_ok());
+    // The same call of another client is another call.
+    b.client = 3;
+    assert!(b.report(&root(), once(1)).result.is_ok());
+    let refused = b.report(&root(), once(2));
+    assert_eq!(refused.result, Err(Refusal::Failed(FsError::NotFound)));
+    b.file(&root(), ROOT, "f", 0o644);
+    assert_eq!(b.report(&root(), once(2)), refused, "a failure is answered again too");
+}
+
+#[test]
+fn answers_are_kept_in_bounded_memory_and_the_oldest_goes_first() {
+    let mut b = Bench::new();
+    let nth = |n: u8| {
+        let key = OnceKey([9, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        Watched { once: Some(key), ..watch(unlink(ROOT, "f"), &[]) }
+    };
+    for n in 0..=MAX_ANSWERS as u8 {
+        b.report(&root(), nth(n));
+    }
+    let objects = b.state.len();
+    b.file(&root(), ROOT, "f", 0o644);
+    assert!(b.report(&root(), nth(1)).result.is_err(), "still known");
+    assert!(b.report(&root(), nth(0)).result.is_ok(), "forgotten, and done again");
+    assert_eq!(b.state.len(), objects);
+}
+
+#[test]
+fn a_step_towards_a_size_is_not_the_answer() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o644);
+    let chunk = crate::object::CHUNK;
+    for index in 0..=crate::MAX_CHUNKS as u64 {
+        b.check = index == 0;
+        b.run(&root(), write(file, index * chunk, b"x")).unwrap();
+    }
+    b.check = true;
+    let cut = Watched { once: Some(OnceKey([1; 16])), ..watch(truncate(file, 0), &[file]) };
+    let steps: Vec<_> = (0..3).map(|_| b.report(&root(), cut.clone())).collect();
+    let reached = |report: &Report| report.watched[0].after.unwrap().size;
+    assert!(reached(&steps[0]) > 0);
+    assert_eq!((reached(&steps[1]), &steps[1]), (0, &steps[2]));
+}
+
+#[test]
+fn what_contradicts_itself_is_invalid() {
+    let mut b = Bench::new();
+    let stat = || watch(FsOp::GetAttributes { inode: ROOT }, &[]);
+    let key = Some(OnceKey([0; 16]));
+    let wrong = [
+        Watched { watch: vec![ROOT; MAX_WATCHED + 1], ..stat() },
+        Watched { guard: Some(Timestamp::default()), ..stat() },
+        Watched { then: Some(SetAttributes::default()), ..stat() },
+        Watched { once: key, ..stat() },
+        Watched { once: key, ..watch(FsOp::Sync { inode: ROOT }, &[]) },
+    ];
+    for watched in wrong {
+        b.fails(&root(), FsOp::Watched(Box::new(watched)), FsError::Invalid);
+    }
+}
+
+#[test]
+fn permissions_are_what_access_grants_bit_by_bit() {
+    let mut b = Bench::new();
+    let file = b.file(&user(5), ROOT, "f", 0o640);
+    for who in [root(), user(5), caller(6, 5, &[]), user(7)] {
+        let granted = [4, 2, 1]
+            .into_iter()
+            .filter(|mask| b.run(&who, FsOp::Access { inode: file, mask: *mask }).is_ok());
+        let granted = granted.fold(0, |all, bit| all | bit);
+        assert_eq!(b.run(&who, FsOp::Permissions { inode: file }), Ok(FsReply::Granted(granted)));
+    }
+}
+
+#[test]
+fn the_first_offer_is_the_secret_of_the_group() {
+    let mut b = Bench::new();
+    let offer = |byte| FsOp::AgreeOnKey { offer: [byte; 32] };
+    assert_eq!(b.run(&user(5), offer(1)), Ok(FsReply::Key([1; 32])));
+    b.client = 2;
+    assert_eq!(b.run(&user(6), offer(2)), Ok(FsReply::Key([1; 32])));
+}
+
+#[test]
+fn an_export_binds_what_is_watched() {
+    let mut b = Bench::new();
+    let top = b.directory(&root(), ROOT, "top", 0o777);
+    let outside = b.file(&root(), ROOT, "secret", 0o600);
+    b.run(&root(), FsOp::MakeSubtree { inode: top }).unwrap();
+    let export = Export { subtree: top, read_only: true, root_squash: true, uids: vec![] };
+    b.done(&root(), FsOp::SetExport { client: 4, export: Some(export) });
+    b.client = 4;
+    let around = watch(FsOp::GetAttributes { inode: ROOT }, &[outside]);
+    b.fails(&user(5), FsOp::Watched(Box::new(around)), FsError::Stale);
+    let within = b.report(&user(5), watch(FsOp::Permissions { inode: ROOT }, &[ROOT]));
+    assert_eq!(within.watched[0].after.unwrap().inode, top);
+    assert_eq!(within.result.map(Plain::into_inner), Ok(FsReply::Granted(5)), "read-only");
+    let change = watch(mkdir(ROOT, "d", 0o700), &[ROOT]);
+    b.fails(&user(5), FsOp::Watched(Box::new(change)), FsError::ReadOnly);
+}
+
+#[test]
+fn fsck_finds_answers_that_cannot_be_given() {
+    use crate::object::{Answer, Answers, Object, answers_id};
+    let answer = |key| Answer { key: OnceKey([key; 16]), result: bytes::Bytes::from_static(b"no") };
+    let mut b = Bench::new();
+    b.state.insert(answers_id(0, OnceKey([1; 16])), Object::Answers(Answers(vec![answer(1)])));
+    assert!(fsck::check(&b.state).is_err());
+}
