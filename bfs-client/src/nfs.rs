@@ -7,14 +7,14 @@
 //! ```
 
 mod call;
-mod connection;
-mod front;
-mod handle;
+pub mod connection;
+pub mod front;
+pub mod handle;
 mod mount;
 mod reply;
 mod rpc;
 mod status;
-mod xdr;
+pub mod xdr;
 
 use self::connection::{Connection, MAX_ALL_BYTES, Room};
 use self::front::{Front, Sender};

@@ -250,3 +250,6 @@ pub(super) fn mount_status(error: FsError) -> Status {
         status => status,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Proxies of a group of real replicas: what holds across them, and across their restarts.
+
+use super::client::*;
+use super::server::Server;
+use bfs_client::local_group::LocalGroup;
+use std::time::{Duration, Instant};
+
+fn proxy(group: &LocalGroup, port: u16) -> Server {
+    Server::of_group(&group.group_file(), &group.key_dir(), port)
+}
+
+#[test]
+fn handles_and_answers_outlive_the_proxy() {
+    let group = LocalGroup::create(4, 1).unwrap();
+    let first = proxy(&group, 0);
+    let port = first.port;
+    let mut client = first.client();
+    let root = client.mount();
+    let (file, made) = client.create(&root, b"f", 0o644).unwrap();
+    let verifier = client.write(&file, 0, b"data").unwrap().2;
+    // Four calls whose answers are lost, as far as the client knows.
+    client.create(&root, b"gone", 0o644).unwrap();
+    client.create(&root, b"old", 0o644).unwrap();
+    let remove = client.nfs_record(12, |w| place(w, &root, b"gone"));
+    let rename = client.nfs_record(14, |w| {
+        place(w, &root, b"old");
+        place(w, &root, b"new");
+    });
+    let create = client.nfs_record(8, |w| {
+        place(w, &root, b"guarded");
+        w.u32(1);
+        Set::mode(0o600).write(w);
+    });
+    let guard = client.set(&file, Set::mode(0o640), None).1.after.unwrap().changed;
+    let set = client.nfs_record(2, |w| {
+        w.opaque(&file);
+        Set::mode(0o600).write(w);
+        w.bool(true).u32(guard.0).u32(guard.1);
+    });
+    let calls = [remove, rename, create, set];
+    let answers = calls.each_ref().map(|call| client.exchange(call));
+    first.kill();
+
+    let second = proxy(&group, port);
+    let mut client = second.client();
+    assert_eq!(client.mount(), root);
+    for (call, answer) in calls.iter().zip(&answers) {
+        assert_eq!(client.exchange(call), *answer);
+        assert!(matches!(answer, Answer::Results(results) if results[..4] == [0; 4]));
+    }
+    // The same from another address is another call, and another number too.
+    assert_eq!(client.remove(12, &root, b"gone").0, NOENT);
+    assert_eq!(client.get(&file).unwrap().fileid, made.fileid);
+    assert_eq!(client.read(&file, 0, 9), Ok((b"data".to_vec(), true)));
+    assert_eq!(client.write(&file, 4, b"more").unwrap().2, verifier, "nothing was lost");
+    assert_eq!(second.stop().code(), Some(0));
+}
+
+#[test]
+fn another_proxy_with_the_same_keys_takes_over_and_the_old_one_ends() {
+    let group = LocalGroup::create(4, 1).unwrap();
+    let mut first = proxy(&group, 0);
+    let mut client = first.client();
+    let root = client.mount();
+    client.create(&root, b"f", 0o644).unwrap();
+    let remove = client.nfs_record(12, |w| place(w, &root, b"f"));
+    let answer = client.exchange(&remove);
+    let second = proxy(&group, 0);
+    let mut other = second.client();
+    assert_eq!(other.exchange(&remove), answer, "done once");
+    // The old one knows no outcome any more, and says nothing rather than something wrong.
+    let get = client.nfs_record(12, |w| place(w, &root, b"x"));
+    client.send(&get);
+    assert!(client.try_receive().is_err());
+    assert_eq!(first.ended().code(), Some(1));
+}
+
+#[test]
+fn another_principal_finds_the_same_handles_but_not_the_answers() {
+    let group = LocalGroup::create(4, 1).unwrap();
+    let one = proxy(&group, 0);
+    let two = Server::of_group(&group.group_file(), &group.operator_key(), 0);
+    let (mut client, mut other) = (one.client(), two.client());
+    let root = client.mount();
+    assert_eq!(other.mount(), root);
+    let (dir, _) = client.mkdir(&root, b"d", 0o777).unwrap();
+    other.become_user(5, 5, &[]);
+    let (file, _) = other.create(&dir, b"f", 0o666).unwrap();
+    assert_eq!(client.get(&file).unwrap().uid, 5);
+    let remove = client.nfs_record(12, |w| place(w, &dir, b"f"));
+    assert_eq!(client.exchange_nfs(&remove).0, OK);
+    other.become_user(0, 0, &[]);
+    assert_eq!(other.exchange_nfs(&remove).0, NOENT);
+    // The other principal's root is nobody: the export decides.
+    let (_, made) = other.create(&dir, b"g", 0o666).unwrap();
+    assert_eq!(made.uid, 65_534);
+}
+
+#[test]
+fn clients_wait_while_the_primary_dies() {
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let server = proxy(&group, 0);
+    let mut client = server.client();
+    let root = client.mount();
+    let (file, _) = client.create(&root, b"f", 0o644).unwrap();
+    let (primary, _) = group.status().unwrap().primary().unwrap();
+    let start = Instant::now();
+    for i in 0..300u64 {
+        if i == 100 {
+            group.kill(primary).unwrap();
+        }
+        assert_eq!(client.write(&file, i * 100, &[i as u8; 100]).unwrap().0, 100);
+        let made = client.create(&root, format!("n{i}").as_bytes(), 0o600);
+        assert!(made.is_ok(), "{made:?}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(60));
+    let (data, eof) = client.read(&file, 0, 1 << 20).unwrap();
+    assert!(eof && data.chunks(100).enumerate().all(|(i, part)| part == [i as u8; 100]));
+}

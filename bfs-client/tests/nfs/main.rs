@@ -1,0 +1,9 @@
+//! `bfs nfs` as its clients meet it: every procedure, every bad input, and what must hold across restarts.
+
+mod capture;
+mod client;
+mod group;
+mod hostile;
+mod listing;
+mod procedures;
+mod server;
