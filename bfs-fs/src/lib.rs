@@ -299,6 +299,7 @@ impl Service for FileSystem {
         // Ending a lease cannot fail.
         let _ = self.apply(&own, objects, &FsRequest { caller, op: FsOp::EndLease });
         objects.remove(export_id(client.0));
+        ops::forget_answers(objects, client.0);
     }
 
     /// What [`Service::execute`] would answer. Bytes that are no request change nothing, so they are answered too.

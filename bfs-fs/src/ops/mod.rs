@@ -19,3 +19,4 @@ pub use extent::MAX_CHUNKS;
 pub(crate) use lease::ALLOWANCE;
 pub use lease::{LEASE_TERM, MAX_LEASE_STEP, MAX_STAKES};
 pub use rename::MAX_DEPTH;
+pub(crate) use watched::forget_answers;

@@ -7,7 +7,7 @@ use crate::op::{
     Plain, Refusal, Report, SetAttributes, SetTime, Watched, decode_result, encode_result,
 };
 use crate::permission::{EXECUTE, READ, WRITE};
-use crate::state::{Reader, Writer, totals};
+use crate::state::{Reader, State, Writer, totals};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -140,6 +140,15 @@ impl Writer<'_> {
         }
         self.state.insert(SECRET_ID, Object::Secret(Box::new(offer)));
         Ok(FsReply::Key(offer))
+    }
+}
+
+/// Forgets what `client` was answered.
+pub(crate) fn forget_answers(state: &mut State, client: u32) {
+    for first in 0..=u8::MAX {
+        let mut key = [0; 16];
+        key[0] = first;
+        state.remove(answers_id(client, OnceKey(key)));
     }
 }
 

@@ -9,6 +9,8 @@ use crate::op::*;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use bft_core::service::Service;
+use bft_core::types::ClientId;
 
 impl Model {
     /// What `watched` answers.
@@ -214,6 +216,20 @@ fn answers_are_kept_in_bounded_memory_and_the_oldest_goes_first() {
     assert!(b.report(&root(), nth(1)).result.is_err(), "still known");
     assert!(b.report(&root(), nth(0)).result.is_ok(), "forgotten, and done again");
     assert_eq!(b.state.len(), objects);
+}
+
+#[test]
+fn a_client_that_is_dismissed_leaves_no_answers() {
+    let mut b = Bench::new();
+    let empty = b.state.len();
+    b.client = 3;
+    for key in 0..20 {
+        let once = Some(OnceKey([key; 16]));
+        b.report(&root(), Watched { once, ..watch(unlink(ROOT, "f"), &[]) });
+    }
+    assert_eq!(b.state.len(), empty + 20);
+    b.fs.dismiss(&b.context(), &mut b.state, ClientId(3));
+    assert_eq!(b.state.len(), empty);
 }
 
 #[test]
