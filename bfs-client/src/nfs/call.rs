@@ -5,8 +5,8 @@ use super::reply::{ATTRIBUTES_SIZE, Page};
 use super::status::{Procedure, Status};
 use super::xdr::{Malformed, Reader};
 use bfs_fs::op::{
-    Caller, CreateMode, FsOp, FsRequest, Inode, Keep, Kind, MAX_IO, OnceKey, RenameMode,
-    SetAttributes, SetTime, Timestamp, Watched,
+    Caller, CreateMode, FsOp, FsRequest, Inode, Keep, Kind, MAX_IO, MAX_TARGET, OnceKey,
+    RenameMode, SetAttributes, SetTime, Timestamp, Watched,
 };
 
 /// The longest string that is read as a name or a target; the file system refuses far shorter ones, with a reason.
@@ -200,7 +200,8 @@ fn wish(procedure: Procedure, arguments: &mut Arguments<'_>) -> Read<Wish> {
         }
         Procedure::ReadLink => {
             let inode = a.inode()?;
-            Wish::new(FsOp::ReadLink { inode }, &[inode])
+            let reply_size = REPLY_SIZE + MAX_TARGET;
+            Wish { reply_size, ..Wish::new(FsOp::ReadLink { inode }, &[inode]) }
         }
         Procedure::Read => {
             let (inode, offset, count) = (a.inode()?, a.reader.u64()?, a.reader.u32()?);

@@ -211,6 +211,10 @@ impl Answer<'_> {
             (ReadDir | ReadDirPlus, FsReply::Entries { entries, eof }) => {
                 self.listing(procedure, page, &entries, eof);
             }
+            // Whatever handle is named: the numbers are those of the file system, but only of one that is there.
+            (FsStat, FsReply::StatFs(_)) if self.change(0).after.is_none() => {
+                self.failure(procedure, Status::Stale);
+            }
             (FsStat, FsReply::StatFs(s)) => {
                 self.ok().after(0);
                 self.fs_stat(&s);

@@ -5,5 +5,7 @@ mod client;
 mod group;
 mod hostile;
 mod listing;
+#[path = "../common/nfs_record.rs"]
+mod nfs_record;
 mod procedures;
 mod server;
