@@ -135,17 +135,18 @@ impl Evidence {
     /// How many accusations one HEALTH may carry.
     pub const MAX_ACCUSATIONS: usize = 16;
 
-    fn against(&mut self, replica: ReplicaId, incarnation: u64) -> &mut Record {
+    /// The record of `replica` as `incarnation`; nothing where a later one has a record.
+    fn against(&mut self, replica: ReplicaId, incarnation: u64) -> Option<&mut Record> {
         let record = self.against.entry(replica).or_default();
         if record.incarnation < incarnation {
             *record = Record { incarnation, ..Record::default() };
         }
-        record
+        (record.incarnation == incarnation).then_some(record)
     }
 
     /// `replica`, a member of the group that now calls itself `incarnation`, did what no correct one does.
     pub fn note(&mut self, replica: ReplicaId, incarnation: u64, misdeed: Misdeed) {
-        let record = self.against(replica, incarnation);
+        let Some(record) = self.against(replica, incarnation) else { return };
         let before = record.misdeeds.map_or(0, |(count, _)| count);
         record.misdeeds = Some((before.saturating_add(1), misdeed));
     }
@@ -154,7 +155,9 @@ impl Evidence {
     pub fn prove(&mut self, incarnation: u64, misdeed: Misdeed, proof: Proof) {
         let replica = proof.wrong.replica;
         self.note(replica, incarnation, misdeed);
-        self.against(replica, incarnation).proof.get_or_insert(proof);
+        if let Some(record) = self.against(replica, incarnation) {
+            record.proof.get_or_insert(proof);
+        }
     }
 
     /// Whether something proves that `replica`, which now calls itself `incarnation`, is faulty.
@@ -165,7 +168,7 @@ impl Evidence {
 
     /// This replica has lost patience with `replica`, the primary, at `now`.
     pub fn give_up(&mut self, replica: ReplicaId, incarnation: u64, now: Tick) {
-        let record = self.against(replica, incarnation);
+        let Some(record) = self.against(replica, incarnation) else { return };
         let before = record.given_up.map_or(0, |(count, _)| count);
         record.given_up = Some((before.saturating_add(1), now));
     }
@@ -246,6 +249,9 @@ mod tests {
         let report = evidence.report(Tick(3_000_000), |_| 5);
         assert_eq!((report[0].misdeeds, report[0].given_up), (Some((1, Misdeed::Forged)), None));
         assert!(!report[0].recovered);
+        evidence.note(r2, 4, Misdeed::WrongState);
+        let late = evidence.report(Tick(3_000_000), |_| 5);
+        assert_eq!(late, report, "its former self is forgotten");
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn accusations(group: &Cluster, by: usize) -> Vec<Accusation> {
     group.replicas[by].health(0).accusations
 }
 
-/// A group of four at which a request is executed; r3's CHECKPOINTs do not arrive.
+/// A group of four whose next batch is a checkpoint.
 fn group_at_checkpoint() -> Cluster {
     let mut group = Cluster::new(4, 1);
     group.open_session();
@@ -68,6 +68,21 @@ fn two_states_signed_for_one_sequence_number_prove_it_too_and_are_looked_at_once
     let held = accusations(&group, 1);
     assert_eq!(held[0].misdeeds, Some((1, Misdeed::Contradiction)));
     assert!(proves(&group, &held[0]));
+}
+
+#[test]
+fn what_its_former_self_signed_is_not_held_against_a_replica_that_was_set_up_anew() {
+    let mut group = group_at_checkpoint();
+    let lie = forgery::checkpoint(3, 4, Digest([9; 32]));
+    group.give(replica(3), 0, Message::Checkpoint(lie));
+    group.forget(3, 77);
+    group.deliver_all();
+    group.repair();
+    let stable = group.replicas[0].health(0).stable;
+    assert!(stable >= SequenceNumber(4), "RECOVER is the batch of the checkpoint: {stable:?}");
+    let held = accusations(&group, 0);
+    assert_eq!((held[0].replica, held[0].recovered), (ReplicaId(3), true));
+    assert!(proves(&group, &held[0]), "it is still told");
 }
 
 #[test]

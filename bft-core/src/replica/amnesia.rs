@@ -170,11 +170,23 @@ impl<S: Service> Replica<S> {
     pub(super) fn recoveries_end_at(&self) -> SequenceNumber {
         let sessions = self.config.size.replicas().map(ClientId::of_replica);
         let begun = sessions.filter_map(|c| self.objects.session(c)).map(|session| session.n);
-        let end = |n: SequenceNumber| {
-            let interval = self.config.checkpoint_interval;
-            SequenceNumber(n.0.div_ceil(interval).saturating_mul(interval)).plus(self.config.window)
-        };
-        begun.max().map_or(SequenceNumber(0), end)
+        begun.max().map_or(SequenceNumber(0), |n| self.recovery_ends_at(n))
+    }
+
+    /// H_R of a recovery whose RECOVER executed at `n`.
+    fn recovery_ends_at(&self, n: SequenceNumber) -> SequenceNumber {
+        let interval = self.config.checkpoint_interval;
+        SequenceNumber(n.0.div_ceil(interval).saturating_mul(interval)).plus(self.config.window)
+    }
+
+    /// Which of its incarnations has signed something for `n`, in `i`'s name: one before the agreed one, where that is mute
+    /// until later.
+    pub(super) fn incarnation_at(&self, i: ReplicaId, n: SequenceNumber) -> u64 {
+        let session = self.objects.session(ClientId::of_replica(i));
+        session.map_or(0, |session| {
+            let former = n <= self.recovery_ends_at(session.n);
+            session.id.epoch.saturating_sub(u64::from(former))
+        })
     }
 
     /// Whether some replica is mute until the group has come further.

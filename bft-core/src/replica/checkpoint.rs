@@ -396,7 +396,9 @@ impl<S: Service> Replica<S> {
     }
 
     fn prove_faulty(&mut self, misdeed: Misdeed, proof: Proof) {
-        self.evidence.prove(self.agreed_incarnation(proof.wrong.replica), misdeed, proof);
+        // What its former self has signed may be looked at long after it was set up anew.
+        let incarnation = self.incarnation_at(proof.wrong.replica, proof.wrong.n);
+        self.evidence.prove(incarnation, misdeed, proof);
     }
 
     fn is_proved_faulty(&self, replica: ReplicaId) -> bool {
