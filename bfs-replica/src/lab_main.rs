@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+/// See Cargo.toml for why.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     bfs_replica::cli::main::<bfs_replica::lab::Lab>()
 }

@@ -142,6 +142,11 @@ impl RealCrypto {
     pub fn new(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
     }
+
+    /// The key under which its signatures are genuine.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
 }
 
 impl Crypto for RealCrypto {

@@ -98,6 +98,10 @@ struct Figures {
     targets: Vec<Target>,
 }
 
+/// See Cargo.toml for why.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(id) = arguments.floor {
