@@ -708,12 +708,14 @@ pub(crate) fn encode_data(
     const HEAD: usize = 6;
     let empty =
         encode(&Ok::<_, FsError>(FsReply::Data { data: bytes::Bytes::new(), eof, attributes }), 0);
+    let (head, tail) = empty.split_at(HEAD);
+    let tags = head.split_at(HEAD - 4).0;
     let mut out = Vec::with_capacity(length + empty.len());
-    out.extend_from_slice(&empty[..HEAD - 4]);
+    out.extend_from_slice(tags);
     out.extend_from_slice(&(length as u32).to_le_bytes());
     fill(&mut out);
     assert_eq!(out.len(), HEAD + length, "what is read is as long as it was found to be");
-    out.extend_from_slice(&empty[HEAD..]);
+    out.extend_from_slice(tail);
     out.into()
 }
 

@@ -45,10 +45,13 @@ pub struct Attributes {
     pub changed: (u32, u32),
 }
 
+/// Seconds and nanoseconds.
+type Moment = (u32, u32);
+
 /// wcc_data: size, mtime and ctime before; everything after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Around {
-    pub before: Option<(u64, (u32, u32), (u32, u32))>,
+    pub before: Option<(u64, Moment, Moment)>,
     pub after: Option<Attributes>,
 }
 
