@@ -176,10 +176,10 @@ impl Group {
         self.client.handle(self.now.tick, input, &mut outputs);
         for output in outputs {
             match output {
-                ClientOutput::Send { to, message } => self.from_client(&[to], &message),
+                ClientOutput::Send { to, message } => self.send_from_client(&[to], &message),
                 ClientOutput::Broadcast(message) => {
                     let all: Vec<_> = (0..self.replicas.len() as u32).map(ReplicaId).collect();
-                    self.from_client(&all, &message);
+                    self.send_from_client(&all, &message);
                 }
                 ClientOutput::Opened => self.opened = true,
                 ClientOutput::Done { token, result } => {
@@ -190,7 +190,7 @@ impl Group {
         }
     }
 
-    fn from_client(&mut self, to: &[ReplicaId], message: &Message) {
+    fn send_from_client(&mut self, to: &[ReplicaId], message: &Message) {
         let mut frame = Vec::new();
         codec::encode(message, &mut frame);
         for to in to {
