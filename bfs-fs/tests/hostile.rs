@@ -7,8 +7,8 @@ mod seeded;
 
 use bfs_fs::op::{
     AllocateMode, Caller, CreateMode, Export, FsOp, FsRequest, Inode, Keep, Limits, LockClass,
-    LockKind, LockRequest, ROOT, RenameMode, SeekTarget, Subject, XattrMode, decode_result,
-    encode_request,
+    LockKind, LockRequest, OnceKey, ROOT, RenameMode, SeekTarget, Subject, XattrMode,
+    decode_result, encode_request,
 };
 use bfs_fs::{FileSystem, FileSystemConfig, State};
 use bft_core::service::{Context, Service};
@@ -38,6 +38,13 @@ fn requests() -> Vec<Vec<u8>> {
         new_name,
         how,
         keep: Keep::Whatever,
+    };
+    let create = Create { parent: ROOT, name: name("w"), mode: 0o644, how: CreateMode::Unchecked };
+    let watched = bfs_fs::op::Watched {
+        watch: vec![ROOT, file],
+        then: Some(bfs_fs::op::SetAttributes { size: Some(9), ..Default::default() }),
+        once: Some(OnceKey([1; 16])),
+        ..bfs_fs::op::Watched::new(create)
     };
     let all = [
         MakeDirectory { parent: ROOT, name: name("d"), mode: 0o755 },
@@ -86,6 +93,9 @@ fn requests() -> Vec<Vec<u8>> {
         GetAccount { subject: Subject::User(0) },
         GetExport { client: 1 },
         LetGo { inodes: vec![dir] },
+        Permissions { inode: file },
+        AgreeOnKey { offer: [7; 32] },
+        Watched(Box::new(watched)),
         Renew { life: 3 },
         EndLease,
         Unlink { parent: ROOT, name: name("h"), keep: Keep::Whatever },

@@ -103,6 +103,9 @@ fn clients_wait_while_the_primary_dies() {
     let mut client = server.client();
     let root = client.mount();
     let (file, _) = client.create(&root, b"f", 0o644).unwrap();
+    client.create(&root, b"gone", 0o644).unwrap();
+    let remove = client.nfs_record(12, |w| place(w, &root, b"gone"));
+    let removed = client.exchange(&remove);
     let (primary, _) = group.status().unwrap().primary().unwrap();
     let start = Instant::now();
     for i in 0..300u64 {
@@ -114,6 +117,7 @@ fn clients_wait_while_the_primary_dies() {
         assert!(made.is_ok(), "{made:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(60));
+    assert_eq!(client.exchange(&remove), removed, "answered again in another view");
     let (data, eof) = client.read(&file, 0, 1 << 20).unwrap();
     assert!(eof && data.chunks(100).enumerate().all(|(i, part)| part == [i as u8; 100]));
 }
