@@ -207,7 +207,9 @@ fn wish(procedure: Procedure, arguments: &mut Arguments<'_>) -> Read<Wish> {
             let (inode, offset, count) = (a.inode()?, a.reader.u64()?, a.reader.u32()?);
             let count = count.min(MAX_IO);
             let reply_size = REPLY_SIZE + count as usize;
-            Wish { reply_size, ..Wish::new(FsOp::Read { inode, offset, count }, &[inode]) }
+            // Data comes with the file's attributes, and replicas send what is read as it lies there; only where a read
+            // fails the reply lacks them.
+            Wish { reply_size, ..Wish::new(FsOp::Read { inode, offset, count }, &[]) }
         }
         Procedure::Write => write(a)?,
         Procedure::Create => create(a)?,
