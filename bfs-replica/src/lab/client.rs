@@ -1,5 +1,6 @@
 //! A client that attacks: an honest session of its own keys, with an adversary between it and its links.
 
+use super::control::{self, Tally};
 use super::late::Late;
 use bfs_fs::op::{Caller, FsOp, FsRequest, ROOT, encode_request};
 use bft_core::auth::RealCrypto;
@@ -32,6 +33,9 @@ struct Arguments {
     /// What it does, by the name in docs/attacks.md
     #[arg(long, value_name = "B-nn")]
     attack: String,
+    /// Keep count of what it does in this file, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    told: Option<PathBuf>,
 }
 
 /// How many operations it has under way: those of a busy program.
@@ -74,7 +78,7 @@ pub fn main() -> ExitCode {
     let Some(me @ Peer::Client(_)) = group.peer_of(&identity.public().link) else {
         return refuse(6, "these keys are not a client's of this group".into());
     };
-    match serve(group, identity, me, adversary) {
+    match serve(group, identity, me, adversary, arguments.told) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(1, error.to_string()),
     }
@@ -85,10 +89,12 @@ fn serve(
     identity: Identity,
     me: Peer,
     adversary: Box<dyn Adversary>,
+    told: Option<PathBuf>,
 ) -> std::io::Result<()> {
     let group = Arc::new(group);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let attacker = Attacker::new(&group, &identity, me, adversary);
+    let mut attacker = Attacker::new(&group, &identity, me, adversary);
+    attacker.told = told;
     runtime.block_on(async {
         let hub = Hub::start(HubConfig { identity, group, me, listen: None }, attacker);
         hub.with(Attacker::open);
@@ -112,6 +118,10 @@ struct Attacker {
     timer: Option<Tick>,
     late: Late,
     next_token: u64,
+    tally: Tally,
+    /// Where the tally goes, and when it last did.
+    told: Option<PathBuf>,
+    told_at: Instant,
 }
 
 impl Attacker {
@@ -153,6 +163,9 @@ impl Attacker {
             timer: None,
             late: Late::default(),
             next_token: 0,
+            tally: Tally::default(),
+            told: None,
+            told_at: Instant::now(),
         }
     }
 
@@ -193,14 +206,15 @@ impl Attacker {
 
     fn say(&mut self, to: ReplicaId, message: &Message, links: &mut Links) {
         let to = Peer::Replica(to);
-        self.act(links, |adversary, ctx| adversary.on_send(ctx, to, message.clone()));
+        let ((), wire) = self.act(|adversary, ctx| adversary.on_send(ctx, to, message.clone()));
+        self.tally.note(to, message, &wire);
+        self.send_all(wire, links);
     }
 
     fn act<R>(
         &mut self,
-        links: &mut Links,
         act: impl FnOnce(&mut dyn Adversary, &mut Context<'_>) -> R,
-    ) -> R {
+    ) -> (R, Vec<Envelope>) {
         let mut wire = Vec::new();
         let mut ctx = Context {
             now: Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)),
@@ -211,14 +225,24 @@ impl Attacker {
             rng: &mut self.rng,
             wire: &mut wire,
         };
-        let result = act(&mut *self.adversary, &mut ctx);
+        (act(&mut *self.adversary, &mut ctx), wire)
+    }
+
+    fn send_all(&mut self, wire: Vec<Envelope>, links: &mut Links) {
         for Envelope { delay, to, message } in wire {
             let mut frame = Vec::new();
             codec::encode(&message, &mut frame);
             self.late.hold(Instant::now() + delay, to, frame);
         }
         self.late.due(Instant::now(), |to, frame| links.send(to, frame));
-        result
+    }
+
+    fn tell(&mut self, now: Instant) {
+        let Some(told) = self.told.as_ref().filter(|_| now >= self.told_at + control::LOOK) else {
+            return;
+        };
+        self.told_at = now;
+        let _ = control::replace(told, &self.tally);
     }
 }
 
@@ -230,7 +254,11 @@ impl Endpoint for Attacker {
     fn on_frame(&mut self, from: Peer, frame: &[u8], links: &mut Links) {
         let Peer::Replica(replica) = from else { return };
         let Ok(message) = codec::decode(frame) else { return };
-        if self.act(links, |adversary, ctx| adversary.on_receive(ctx, from, &message)) {
+        let (heard, wire) = self.act(|adversary, ctx| adversary.on_receive(ctx, from, &message));
+        self.tally.made_up(&wire);
+        self.tally.ignored += u64::from(!heard);
+        self.send_all(wire, links);
+        if heard {
             self.input(ClientInput::Message(replica, message), links);
         }
     }
@@ -246,12 +274,15 @@ impl Endpoint for Attacker {
         self.late.due(now, |to, frame| links.send(to, frame));
         if self.next_tick <= now {
             self.next_tick = now + TICK;
-            self.act(links, |adversary, ctx| adversary.on_tick(ctx));
+            let ((), wire) = self.act(|adversary, ctx| adversary.on_tick(ctx));
+            self.tally.made_up(&wire);
+            self.send_all(wire, links);
         }
         if self.timer.is_some_and(|at| at <= self.tick()) {
             self.timer = None;
             self.input(ClientInput::Timeout, links);
         }
+        self.tell(now);
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often the file with the order is looked at, and how often the other one is written.
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 /// The longest order: a name and the ids of accomplices.
 const ORDER_MAX: usize = 256;
 
@@ -177,10 +177,15 @@ impl Control {
             refused: self.refused.as_deref(),
             tally,
         };
-        let new = self.told.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&told)?)?;
-        fs::rename(new, &self.told)
+        replace(&self.told, &told)
     }
+}
+
+/// Writes `told` to `path`, so that whoever reads it sees what was there before or all of it.
+pub fn replace(path: &Path, told: &impl Serialize) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, serde_json::to_vec(told)?)?;
+    fs::rename(new, path)
 }
 
 /// Only what an order can be is read; nothing is an order to be honest.
