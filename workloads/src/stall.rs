@@ -5,6 +5,7 @@ use crate::stop::Stop;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct Window {
 
 struct Shared {
     gaps: Mutex<Gaps>,
+    /// Rounds of all windows.
+    completed: AtomicU64,
     errors: ErrorLog,
 }
 
@@ -53,8 +56,11 @@ impl StallWatcher {
     ///
     /// Errors: the system refuses a thread.
     pub fn start(dir: &Path, pause: Duration) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { gaps: Mutex::new(Gaps::new()), errors: ErrorLog::default() });
+        let shared = Arc::new(Shared {
+            gaps: Mutex::new(Gaps::new()),
+            completed: AtomicU64::new(0),
+            errors: ErrorLog::default(),
+        });
         let stop = Stop::default();
         let probe = Probe {
             path: dir.join(format!("watch-{}", std::process::id())),
@@ -73,6 +79,11 @@ impl StallWatcher {
         gaps.close(Instant::now());
         let ended = std::mem::replace(&mut *gaps, Gaps::new());
         Window { longest: ended.longest, completions: ended.completions }
+    }
+
+    /// How many rounds were completed since it was started.
+    pub fn completed(&self) -> u64 {
+        self.shared.completed.load(Ordering::Relaxed)
     }
 
     /// How many rounds failed.
@@ -121,6 +132,7 @@ impl Probe {
                     let mut gaps = self.shared.gaps();
                     gaps.close(Instant::now());
                     gaps.completions += 1;
+                    self.shared.completed.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
                     self.shared.errors.io("watch", &self.path, &error);
@@ -165,6 +177,7 @@ mod tests {
             completions >= 5
         });
         watcher.end();
+        assert_eq!(watcher.completed(), completions + watcher.next_window().completions);
         assert_eq!((watcher.errors(), fs::read_dir(scratch.path()).unwrap().count()), (0, 0));
     }
 
