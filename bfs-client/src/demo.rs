@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! work.rs      what programs do all the time    attacks.rs   what is done to the group
+//! series.rs    how much they got done           picture.rs   that, and the attacks, as SVG
+//! record.rs    all of it on a terminal, kept    paint.rs     its lines in colour
 //! control.rs   one attack on a server that is not replicated
 //! broken.rs    --break-it: more attackers than the group bears
 //! ```
@@ -9,10 +11,15 @@
 mod attacks;
 mod broken;
 mod control;
+mod paint;
+mod picture;
+mod record;
+mod series;
 mod work;
 
 use self::attacks::Attack;
 use self::control::Control;
+use self::series::Series;
 use self::work::{Work, Worked};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::local_group::{LocalGroup, Plan, Programs};
@@ -46,6 +53,18 @@ pub struct DemoArgs {
     /// Compromise more replicas than the group is built to bear, and show what fails then
     #[arg(long, env = "BFS_BREAK_IT")]
     pub break_it: bool,
+    /// Draw the timeline to this file, as SVG
+    #[arg(long, value_name = "OUT", env = "BFS_SVG", conflicts_with = "break_it")]
+    pub svg: Option<PathBuf>,
+    /// Run nothing: draw the timeline of the run whose JSON is in this file
+    #[arg(long, value_name = "IN", env = "BFS_PICTURE", requires = "svg", conflicts_with_all = ["json", "keep", "break_it"])]
+    pub picture: Option<PathBuf>,
+    /// Keep what a terminal shows in this folder: as text, as an asciinema cast, as JSON and as a picture
+    #[arg(long, value_name = "DIR", env = "BFS_RECORD", conflicts_with_all = ["json", "keep", "break_it", "svg"])]
+    pub record: Option<PathBuf>,
+    /// Write every line to this file too, without colours
+    #[arg(long, value_name = "OUT", hide = true)]
+    pub text: Option<PathBuf>,
 }
 
 const REPLICAS: usize = 4;
@@ -78,6 +97,7 @@ struct Findings {
     rows: u64,
     total_seconds: f64,
     attacks: Vec<Attack>,
+    series: Series,
     /// Operations that failed: of the work, of the watcher, and of the check at the end.
     errors: u64,
     first_errors: Vec<WorkError>,
@@ -108,6 +128,14 @@ impl Findings {
 /// Errors: this machine cannot run it, or somebody stopped it. Nothing is left behind then.
 pub fn run(args: &DemoArgs) -> Outcome<Exit> {
     let cannot = |why: String| Failure::new("cannot run the demo", why);
+    if let (Some(from), Some(to)) = (&args.picture, &args.svg) {
+        return picture::draw_file(from, to).map(|()| Exit::Fine);
+    }
+    if let Some(dir) = &args.record {
+        let stop = Stop::on_signals().map_err(|error| cannot(error.to_string()))?;
+        let copies = ["--copies".into(), args.copies.to_string().into()];
+        return record::run(dir, &copies, &stop);
+    }
     let plan = Plan {
         programs: Programs::lab_beside_this()?,
         ..Plan::new(REPLICAS, F, &Stop::default())?
@@ -117,14 +145,12 @@ pub fn run(args: &DemoArgs) -> Outcome<Exit> {
     let tree = SourceTree::lua().map_err(|error| cannot(error.to_string()))?;
     let stop = Stop::on_signals().map_err(|error| cannot(error.to_string()))?;
     let plan = Plan { stop: stop.clone(), ..plan };
-    let demo = Demo {
-        args,
-        plan,
-        tree: &tree,
-        stop: &stop,
-        console: Console::new(Lines::Stdout, INDENT),
-        begun: Instant::now(),
-    };
+    let mut console = Console::new(Lines::Stdout, INDENT).painted(paint::paint);
+    if let Some(path) = &args.text {
+        let file = fs::File::create(path).map_err(|error| cannot(error.to_string()))?;
+        console = console.copied_to(file);
+    }
+    let demo = Demo { args, plan, tree: &tree, stop: &stop, console, begun: Instant::now() };
     let result = if args.break_it { demo.break_it() } else { demo.run() };
     match result {
         Err(_) if stop.requested() => {
@@ -151,6 +177,7 @@ struct Demo<'a> {
 struct Met {
     worked: Worked,
     attacks: Vec<Attack>,
+    series: Series,
     errors: u64,
     first_errors: Vec<WorkError>,
 }
@@ -198,6 +225,7 @@ impl Demo<'_> {
         let findings = self.findings(&group, met, &verified, (git, sqlite), control)?;
         self.verdict(&findings, &verified);
         self.write_json(&findings)?;
+        self.draw(&findings)?;
         if self.args.keep {
             self.hand_over(group, &mount);
         }
@@ -217,22 +245,30 @@ impl Demo<'_> {
         );
         let mut watcher = StallWatcher::start(mount, WATCH_PAUSE).map_err(cannot)?;
         self.step(5, "ATTACKS", "one at a time; the attacker is set up anew before the next one");
-        let mut attacks = None;
-        let worked = group.supervise(
-            || work.run(),
-            |group| {
-                if attacks.is_none() {
-                    let (watcher, console, stop) = (&watcher, &self.console, self.stop);
-                    let begun = Instant::now();
-                    let mut scene = attacks::Scene { group, work, watcher, console, stop, begun };
-                    attacks = Some(attacks::run(&mut scene, INDENT));
-                    work.finish();
-                }
-            },
-        );
+        let (mut attacks, over, begun) = (None, Stop::default(), Instant::now());
+        let completed = || work.reads().0 + watcher.completed();
+        let (worked, series) = std::thread::scope(|scope| {
+            let sampler = scope.spawn(|| series::sample(begun, completed, &over));
+            let worked = group.supervise(
+                || work.run(),
+                |group| {
+                    if attacks.is_none() {
+                        let (watcher, console, stop) = (&watcher, &self.console, self.stop);
+                        let mut scene =
+                            attacks::Scene { group, work, watcher, console, stop, begun };
+                        attacks = Some(attacks::run(&mut scene, INDENT));
+                        over.request();
+                        work.finish();
+                    }
+                },
+            );
+            over.request();
+            (worked, sampler.join().unwrap_or_default())
+        });
         group.supervise(|| watcher.end(), |_| {});
         Ok(Met {
             worked,
+            series,
             attacks: attacks.unwrap_or_else(|| Ok(Vec::new()))?,
             errors: work.errors() + watcher.errors(),
             first_errors: [work.first_errors(), watcher.first_errors()].concat(),
@@ -247,7 +283,7 @@ impl Demo<'_> {
         (git_fsck, sqlite): (String, String),
         control: Control,
     ) -> Outcome<Findings> {
-        let Met { worked, attacks, errors, first_errors } = met;
+        let Met { worked, attacks, series, errors, first_errors } = met;
         Ok(Findings {
             group: group.id().to_owned(),
             replicas: REPLICAS,
@@ -263,6 +299,7 @@ impl Demo<'_> {
             rows: worked.rows,
             total_seconds: self.begun.elapsed().as_secs_f64(),
             attacks,
+            series,
             errors: errors + verified.errors,
             first_errors: [first_errors, verified.first_errors.clone()].concat(),
             digests_match: verified.all_match(),
@@ -334,6 +371,16 @@ impl Demo<'_> {
             |error: &dyn Display| Failure::new(format!("cannot write {}", path.display()), error);
         let text = serde_json::to_string(found).map_err(|error| cannot(&error))?;
         fs::write(path, text + "\n").map_err(|error| cannot(&error))
+    }
+
+    /// The picture of the very JSON that was, or would be, written.
+    fn draw(&self, findings: &Findings) -> Outcome {
+        let Some(path) = &self.args.svg else { return Ok(()) };
+        let cannot =
+            |error: &dyn Display| Failure::new(format!("cannot write {}", path.display()), error);
+        let json = serde_json::to_value(findings).map_err(|error| cannot(&error))?;
+        let timeline = serde_json::from_value(json).map_err(|error| cannot(&error))?;
+        fs::write(path, picture::draw(&timeline)).map_err(|error| cannot(&error))
     }
 
     fn hand_over(&self, group: LocalGroup, mount: &Path) {

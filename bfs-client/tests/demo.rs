@@ -98,14 +98,74 @@ fn one_replica_after_the_other_is_compromised_and_everything_holds() {
     assert!(attacks.len() >= 10);
     for attack in attacks {
         assert_eq!((&attack["client_errors"], &attack["recovered"]), (&0.into(), &true.into()));
-        let by_messages = !attack["replica"].is_null() && attack["id"] != "wipe";
+        let by_messages = attack["id"] != "wipe";
         let did =
             ["forged", "withheld", "delayed", "ignored"].map(|name| attack[name].as_u64().unwrap());
         assert!(!by_messages || did.iter().sum::<u64>() > 0, "{attack}");
     }
-    assert!(attacks.iter().any(|attack| attack["outvoted"].as_u64().unwrap() > 100));
+    let of = |id: &str| attacks.iter().find(|attack| attack["id"] == id).unwrap();
+    for liar in ["forged-files", "B-47", "B-48"] {
+        assert!(of(liar)["outvoted"].as_u64().unwrap() > 20, "{}", of(liar));
+        assert_eq!(of(liar)["standing"], "proved faulty");
+    }
+    assert_eq!(of("B-35")["standing"], "proved faulty");
+    let operations = out["series"]["operations"].as_array().unwrap();
+    let seconds = operations.len() as f64 * out["series"]["step_ms"].as_f64().unwrap() / 1000.0;
+    let last = attacks.last().unwrap()["at_seconds"].as_f64().unwrap();
+    assert!(seconds >= last, "{seconds} s of throughput, the last attack began at {last} s");
+    assert!(operations.iter().map(|n| n.as_u64().unwrap()).sum::<u64>() > 500);
     assert!(attacks.iter().any(|attack| attack["view_changes"].as_u64().unwrap() > 0));
     assert!(out["control"]["corrupted_reads"].as_u64().unwrap() > 0, "it harms nobody");
+    assert_eq!(demo.left_behind(), Vec::<String>::new());
+    let svg = demo.temporary.join("run.svg");
+    let mut draw = Command::new(&demo.bfs);
+    draw.args(["demo", "--picture"]).arg(demo.json()).arg("--svg").arg(&svg);
+    assert!(draw.status().unwrap().success());
+    let picture = fs::read_to_string(&svg).unwrap();
+    fs::remove_file(&svg).unwrap();
+    assert_eq!(picture.matches("data-attack=").count(), attacks.len());
+}
+
+/// Nothing is started, so it needs no mount.
+#[test]
+fn what_makes_no_sense_is_refused_with_a_reason() {
+    let bfs = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bfs")).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = bfs(&["demo", "--break-it", "--keep"]);
+    assert!(code == Some(2) && said.contains("cannot be used with"), "{said}");
+    let (code, said) = bfs(&["demo", "--picture", "/nowhere.json"]);
+    assert!(code == Some(2) && said.contains("--svg"), "{said}");
+    let (code, said) = bfs(&["demo", "--picture", "/nowhere.json", "--svg", "/tmp/never.svg"]);
+    assert!(code == Some(1) && said.contains("./x demo --json FILE"), "{said}");
+}
+
+#[test]
+fn a_recording_holds_what_was_shown_in_every_form() {
+    let _alone = alone();
+    let Some(demo) = Demo::new("recorded") else { return };
+    let dir = demo.temporary.join("recording");
+    let mut record = Command::new(&demo.bfs);
+    record.arg("demo").arg("--record").arg(&dir).env("TMPDIR", &demo.temporary);
+    let output = record.output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{shown}");
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    let (text, cast) = (read("demo.txt"), read("demo.cast"));
+    assert!(text.contains("[1/6]") && text.contains("verdict") && !text.contains('\x1b'), "{text}");
+    let mut lines =
+        cast.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert_eq!(lines.next().unwrap()["version"], 2);
+    let events: Vec<_> = lines.collect();
+    assert!(events.windows(2).all(|two| two[0][0].as_f64() <= two[1][0].as_f64()));
+    let seen: String = events.iter().map(|event| event[2].as_str().unwrap()).collect();
+    assert!(seen.contains("\x1b[1m[5/6]") && seen.contains("\x1b[32mHEALTHY"), "in colour");
+    assert_eq!(seen, shown, "what was recorded is what was shown");
+    let run: serde_json::Value = serde_json::from_str(&read("demo.json")).unwrap();
+    let attacks = run["attacks"].as_array().unwrap().len();
+    assert_eq!(read("demo.svg").matches("data-attack=").count(), attacks);
+    fs::remove_dir_all(&dir).unwrap();
     assert_eq!(demo.left_behind(), Vec::<String>::new());
 }
 

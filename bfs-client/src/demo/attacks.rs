@@ -2,8 +2,8 @@
 
 use super::work::Work;
 use crate::failure::Outcome;
-use crate::local_group::LocalGroup;
-use serde::Serialize;
+use crate::local_group::{LocalGroup, Status};
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use workloads::progress::Console;
 use workloads::stall::StallWatcher;
@@ -28,13 +28,14 @@ enum Who {
 }
 
 /// Names of the catalogue, who makes them, and what it means.
-const SCRIPT: [(&str, Who, &str); 14] = [
+const SCRIPT: [(&str, Who, &str); 15] = [
     ("forged-files", Who::Backup, "answers with forged file contents and attributes"),
     ("B-47", Who::Backup, "answers reads with what was true before, or never was"),
     ("B-48", Who::Backup, "forges replies to writes, withholds large ones"),
     ("B-35", Who::Backup, "signs wrong checkpoints, hundreds of them"),
     ("B-37", Who::Donor, "gives a wiped replica damaged parts of the state"),
     ("B-01", Who::Primary, "orders different writes as one sequence number"),
+    ("B-03", Who::Primary, "names requests and withholds what they say"),
     ("B-08", Who::Primary, "drops one client: this one"),
     ("B-07", Who::Primary, "delays everything to just under the timeout"),
     ("B-12", Who::Primary, "proposes false times for files"),
@@ -62,8 +63,10 @@ pub struct Attack {
     pub withheld: u64,
     pub delayed: u64,
     pub ignored: u64,
-    /// Forged replies to clients of which none was believed.
+    /// Its replies that the mount's own client saw refuted by a quorum.
     pub outvoted: u64,
+    /// What `bfs status` called it before it was set up anew; nothing where a client attacked.
+    pub standing: Option<String>,
     pub client_errors: u64,
     /// Files read and compared meanwhile, and how many were wrong.
     pub reads: u64,
@@ -75,6 +78,8 @@ pub struct Attack {
     pub recovery_ms: f64,
     /// When it began, since the first one. Units: seconds.
     pub at_seconds: f64,
+    /// How long it went on, until the attacker was taken away.
+    pub lasted_ms: f64,
 }
 
 impl Attack {
@@ -104,15 +109,23 @@ pub struct Scene<'a> {
 /// Errors: the group cannot be attacked. An attack that does harm is a result.
 pub fn run(scene: &mut Scene<'_>, indent: &str) -> Outcome<Vec<Attack>> {
     let mut attacks = Vec::new();
-    for (id, who, title) in SCRIPT {
+    for (done, (id, who, title)) in SCRIPT.into_iter().enumerate() {
         if scene.stop.requested() {
             break;
         }
-        let attack = scene.make(id, who, title)?;
+        scene.console.follow(format!("{id}: {title}"), done as u64, COUNT as u64);
+        let attack = scene.make(id, who, title);
+        scene.console.unfollow();
+        let attack = attack?;
         scene.console.note(&format!("{indent}{}", line(&attack)));
         attacks.push(attack);
     }
     Ok(attacks)
+}
+
+/// Whether these words of `bfs status` say that something speaks against a replica.
+fn speaks_against(standing: &str) -> bool {
+    standing.starts_with("proved faulty") || standing.starts_with("suspected")
 }
 
 fn line(attack: &Attack) -> String {
@@ -126,6 +139,9 @@ fn line(attack: &Attack) -> String {
         met.push(format!("{} forged replies outvoted", attack.outvoted));
     } else if attack.misdeeds() > 0 {
         met.push(format!("{} misdeeds", attack.misdeeds()));
+    }
+    if let Some(standing) = attack.standing.as_ref().filter(|said| speaks_against(said)) {
+        met.push(standing.clone());
     }
     if attack.view_changes > 0 {
         met.push(format!("view +{}", attack.view_changes));
@@ -149,9 +165,10 @@ impl Scene<'_> {
             Who::Client => None,
         };
         let before = (self.work.errors() + self.watcher.errors(), self.work.reads());
+        let outvoted = self.outvoted(attacker);
         self.watcher.next_window();
         let at_seconds = self.begun.elapsed().as_secs_f64();
-        let told = self.attack(id, who, attacker)?;
+        let (told, standing) = self.attack(id, who, attacker)?;
         let over = Instant::now();
         if let Some(id) = attacker {
             self.reinstall(id)?;
@@ -160,7 +177,6 @@ impl Scene<'_> {
         let window = self.watcher.next_window();
         let after = (self.work.errors() + self.watcher.errors(), self.work.reads());
         let told = told.unwrap_or_default();
-        let wrong_reads = after.1.1 - before.1.1;
         Ok(Attack {
             id,
             title,
@@ -170,26 +186,53 @@ impl Scene<'_> {
             withheld: told.withheld,
             delayed: told.delayed,
             ignored: told.ignored,
-            outvoted: told.forged_replies.saturating_sub(wrong_reads),
+            outvoted: self.outvoted(attacker).saturating_sub(outvoted),
+            standing,
             client_errors: after.0 - before.0,
             reads: after.1.0 - before.1.0,
-            wrong_reads,
+            wrong_reads: after.1.1 - before.1.1,
             longest_stall_ms: window.longest.as_secs_f64() * 1000.0,
             view_changes: self.primary()?.1.saturating_sub(view),
             recovered,
             recovery_ms: over.elapsed().as_secs_f64() * 1000.0,
             at_seconds,
+            lasted_ms: over.duration_since(self.begun).as_secs_f64() * 1000.0 - at_seconds * 1000.0,
         })
     }
 
-    /// Lets it happen; returns what a replica says that it did.
-    fn attack(&mut self, id: &str, who: Who, attacker: Option<usize>) -> Outcome<Option<Did>> {
+    /// How often a quorum has outvoted `attacker`, as this demo's mount has seen it.
+    fn outvoted(&self, attacker: Option<usize>) -> u64 {
+        let seen = self.group.outvoted();
+        attacker.and_then(|id| seen.get(id)).map_or(0, |seen| seen.total)
+    }
+
+    /// Lets it happen; returns what the attacker says that it did, and what `bfs status` calls it.
+    fn attack(
+        &mut self,
+        id: &str,
+        who: Who,
+        attacker: Option<usize>,
+    ) -> Outcome<(Option<Did>, Option<String>)> {
+        let mut did = self.attack_by(id, who, attacker)?;
+        let standing = match attacker.filter(|_| who != Who::Wipe) {
+            Some(attacker) => self.group.status()?.standing(attacker),
+            None => None,
+        };
+        if let Some(told) = attacker.and_then(|attacker| self.group.misdeeds(attacker)) {
+            // It went on meanwhile; one that has stopped itself says nothing more.
+            did = Some(told.into());
+        }
+        Ok((did, standing))
+    }
+
+    fn attack_by(&mut self, id: &str, who: Who, attacker: Option<usize>) -> Outcome<Option<Did>> {
         match (who, attacker) {
             (Who::Client, _) | (_, None) => {
                 self.group.intrude(id)?;
                 self.stop.sleep(LASTS);
+                let did = self.group.intruders_misdeeds();
                 self.group.end_intrusion();
-                Ok(None)
+                Ok(did)
             }
             (Who::Wipe, Some(primary)) => {
                 self.group.kill(primary)?;
@@ -202,7 +245,7 @@ impl Scene<'_> {
                 self.stop.sleep(LASTS / 2);
                 self.group.attack(donor, Some(id), &[])?;
                 self.group.start_replica(wiped)?;
-                self.is_well_again()?;
+                self.all_but_agree(donor)?;
                 Ok(self.group.misdeeds(donor).map(Did::from))
             }
             (Who::Primary | Who::Backup, Some(attacker)) => {
@@ -235,9 +278,22 @@ impl Scene<'_> {
     }
 
     fn is_well_again(&mut self) -> Outcome<bool> {
+        self.wait(|status| status.health == "HEALTHY")
+    }
+
+    /// Waits until every replica but `one` agrees: that one may be known for what it is.
+    fn all_but_agree(&mut self, one: usize) -> Outcome<bool> {
+        let n = self.group.pids().len();
+        self.wait(|status| {
+            let agrees = |id: &usize| status.standing(*id).is_some_and(|said| said == "agrees");
+            (0..n).filter(|id| *id != one).all(|id| agrees(&id))
+        })
+    }
+
+    fn wait(&mut self, is_so: impl Fn(&Status) -> bool) -> Outcome<bool> {
         let start = Instant::now();
         loop {
-            if self.group.status()?.health == "HEALTHY" {
+            if is_so(&self.group.status()?) {
                 return Ok(true);
             }
             let sleeps = self.stop.sleep(Duration::from_millis(50));
@@ -262,10 +318,9 @@ impl Scene<'_> {
 }
 
 /// What an attacker did, by its own count.
-#[derive(Debug, Default)]
-struct Did {
+#[derive(Debug, Default, Deserialize)]
+pub struct Did {
     forged: u64,
-    forged_replies: u64,
     withheld: u64,
     delayed: u64,
     ignored: u64,
@@ -279,7 +334,7 @@ impl Did {
 
 impl From<crate::drill::Told> for Did {
     fn from(told: crate::drill::Told) -> Self {
-        let crate::drill::Told { forged, forged_replies, withheld, delayed, ignored, .. } = told;
-        Self { forged, forged_replies, withheld, delayed, ignored }
+        let crate::drill::Told { forged, withheld, delayed, ignored, .. } = told;
+        Self { forged, withheld, delayed, ignored }
     }
 }

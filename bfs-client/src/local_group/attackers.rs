@@ -2,10 +2,14 @@
 
 use super::process::end_now;
 use super::{LocalGroup, Plan, Programs};
+use crate::backend::Outvoted;
 use crate::drill::{self, Told};
 use crate::failure::{Failure, Outcome};
-use std::fs::File;
+use crate::{mount_state, mount_table};
+use serde::de::DeserializeOwned;
+use std::fs::{self, File};
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 use workloads::stop::Stop;
 
@@ -34,13 +38,35 @@ impl LocalGroup {
             return Err(Failure::new(what(), "another one attacks"));
         }
         let cannot = |error: io::Error| Failure::new(what(), error);
+        // What an earlier one has done is not this one's.
+        let _ = fs::remove_file(self.intruder_told());
         let log = File::create(self.dir.join("intruder.log")).map_err(cannot)?;
         let program = self.plan.programs.replica.with_file_name("bfs-client-lab");
         let mut command = self.program(&program);
         command.arg(self.group_file()).arg("--key").arg(self.intruder_key());
+        command.arg("--told").arg(self.intruder_told());
         command.args(["--attack", attack]).stdout(Stdio::null()).stderr(log);
         self.intruder = Some(command.spawn().map_err(cannot)?);
         Ok(())
+    }
+
+    fn intruder_told(&self) -> PathBuf {
+        self.dir.join("intruder.json")
+    }
+
+    /// What the client that attacks, or the last one, says that it has done.
+    pub fn intruders_misdeeds<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.intruder_told()).ok()?).ok()
+    }
+
+    /// What the mounts of this group have seen of each replica, by id.
+    pub fn outvoted(&self) -> Vec<Outvoted> {
+        // Only one mount of a group is in use at a time: the newest.
+        let mut states = self.mounts.iter().rev().filter_map(|path| {
+            let entry = mount_table::at(path).ok().flatten()?;
+            mount_state::find(path, entry.id)
+        });
+        states.next().map(|state| state.outvoted).unwrap_or_default()
     }
 
     /// Ends the client that attacks; says whether it still did.

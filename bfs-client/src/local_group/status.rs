@@ -16,6 +16,7 @@ pub struct Status {
 #[derive(Clone, Debug, Deserialize)]
 struct ReplicaStatus {
     id: usize,
+    standing: String,
     primary: bool,
     view: Option<u64>,
     last_executed: Option<u64>,
@@ -25,6 +26,12 @@ impl Status {
     /// The last batch that any replica says it has executed.
     pub fn last_executed(&self) -> Option<u64> {
         self.replicas.iter().filter_map(|replica| replica.last_executed).max()
+    }
+
+    /// How replica `id` stands, in words.
+    pub fn standing(&self, id: usize) -> Option<String> {
+        let replica = self.replicas.iter().find(|replica| replica.id == id)?;
+        Some(replica.standing.clone())
     }
 
     /// The primary, and the view in which it is.

@@ -19,7 +19,7 @@ case "$1 $2" in
     fi
     if [ -e "$home/hang" ]; then sleep 300 & echo $! > "$home/hanging"; wait; fi ;;
 "status "*)
-    echo '{"health":"NO SPARE","agreeing":3,"replicas":[{"id":0,"primary":false,"view":4},{"id":1,"primary":true,"view":4}]}'
+    echo '{"health":"NO SPARE","agreeing":3,"replicas":[{"id":0,"standing":"agrees","primary":false,"view":4},{"id":1,"standing":"suspected","primary":true,"view":4}]}'
     exit 3 ;;
 esac
 "#;
@@ -232,6 +232,8 @@ fn a_degraded_status_is_an_answer() {
     let status = home.group().status().unwrap();
     assert_eq!((status.health.as_str(), status.agreeing), ("NO SPARE", 3));
     assert_eq!(status.primary(), Some((1, 4)));
+    assert_eq!(status.standing(1).as_deref(), Some("suspected"));
+    assert_eq!(status.standing(7), None);
 }
 
 #[test]
