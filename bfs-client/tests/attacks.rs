@@ -42,6 +42,14 @@ impl Met {
     }
 }
 
+struct EndsWork<'a>(&'a AtomicBool);
+
+impl Drop for EndsWork<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Stage {
     /// Nothing where this machine cannot mount; says so.
     fn new(n: usize, f: usize) -> Option<Self> {
@@ -81,8 +89,10 @@ impl Stage {
                 }
                 met
             });
+            // Also where `meanwhile` panics: the scope waits for the worker.
+            let ends = EndsWork(&stop);
             meanwhile(&mut self.group);
-            stop.store(true, Ordering::Relaxed);
+            drop(ends);
             worker.join().unwrap()
         })
     }
@@ -209,9 +219,108 @@ fn of_seven_the_primary_equivocates_and_the_next_one_lies_about_the_new_view() {
     });
     stage.judge("B-01 and B-32", first, misdeeds, &met);
     stage.reinstall(first);
-    stage.heals("B-01");
+    stage.work(|group| {
+        status_says(group, first, "agrees");
+        let (_, said) = status_says(group, next, "proved faulty");
+        // Nothing of it is signed twice: f+1 have seen it, each for itself.
+        assert!(said.matches("misdeeds: it ").count() >= 3, "{said}");
+    });
     stage.reinstall(next);
-    stage.heals("B-32");
+    stage.heals("B-01 and B-32");
+}
+
+/// The next primary lies while the view changes: the primary stands still, and goes on when the lies have been told.
+fn a_next_primary_that(attack: &str) {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let (primary, next) = (stage.primary(), (stage.primary() + 1) % 4);
+    let mut misdeeds = 0;
+    let met = stage.work(|group| {
+        group.attack(next, Some(attack), &[]).unwrap();
+        group.pause(primary).unwrap();
+        misdeeds = lasts(group, next);
+        group.resume(primary).unwrap();
+    });
+    stage.judge(attack, next, misdeeds, &met);
+    stage.reinstall(next);
+    stage.heals(attack);
+}
+
+#[test]
+fn b26_a_next_primary_that_forges_what_was_prepared() {
+    a_next_primary_that("B-26");
+}
+
+#[test]
+fn b29_a_next_primary_that_sends_everyone_another_view_change() {
+    a_next_primary_that("B-29");
+}
+
+#[test]
+fn b32_a_next_primary_whose_new_view_does_not_follow() {
+    a_next_primary_that("B-32");
+}
+
+#[test]
+fn b33_a_next_primary_that_begins_no_view() {
+    a_next_primary_that("B-33");
+}
+
+/// Waits until `bfs status` says of `id` what begins with `words`; returns all of what it prints, and its exit code.
+fn status_says(group: &LocalGroup, id: usize, words: &str) -> (Option<i32>, String) {
+    let start = Instant::now();
+    loop {
+        let output = Command::new(env!("CARGO_BIN_EXE_bfs"))
+            .arg("status")
+            .arg(group.group_file())
+            .arg("--key")
+            .arg(group.operator_key())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let own = format!("  r{id} ");
+        let line = said.lines().find(|line| line.starts_with(&own)).unwrap_or_default();
+        let primary = " · primary";
+        if line.strip_suffix(primary).unwrap_or(line).ends_with(words) {
+            return (output.status.code(), said);
+        }
+        assert!(start.elapsed() < HEAL_MAX, "r{id} is not called {words}:\n{said}");
+    }
+}
+
+#[test]
+fn who_lies_is_called_proved_faulty_with_the_evidence_until_it_is_set_up_anew() {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let liar = (stage.primary() + 2) % 4;
+    for (attack, evidence) in [("forged-files", "of its replies outvoted here"), ("B-35", " at n=")]
+    {
+        stage.work(|group| {
+            group.attack(liar, Some(attack), &[]).unwrap();
+            let (code, said) = status_says(group, liar, "proved faulty");
+            assert_eq!(code, Some(5), "{attack}: {said}");
+            assert!(said.contains(evidence) && said.contains("NO SPARE"), "{attack}: {said}");
+            assert_eq!(said.matches("evidence:").count(), 1, "nobody else: {said}");
+        });
+        stage.reinstall(liar);
+        stage.heals(attack);
+        let (code, said) = status_says(&stage.group, liar, "agrees");
+        assert_eq!(code, Some(0), "{attack}: {said}");
+    }
+}
+
+#[test]
+fn a_primary_that_was_given_up_is_suspected_and_one_that_is_gone_is_unreachable() {
+    let Some(mut stage) = Stage::new(4, 1) else { return };
+    let primary = stage.primary();
+    stage.work(|group| {
+        group.attack(primary, Some("B-01"), &[]).unwrap();
+        lasts(group, primary);
+        group.attack(primary, None, &[]).unwrap();
+        let (code, said) = status_says(group, primary, "suspected");
+        assert_ne!(code, Some(5), "what only links carried proves nothing: {said}");
+        assert!(said.contains("given up as primary by r"), "{said}");
+        group.kill(primary).unwrap();
+        status_says(group, primary, "unreachable");
+    });
 }
 
 /// Clients that attack: nobody else's work suffers, and the primary keeps its place.
@@ -221,6 +330,8 @@ fn a_client_that(attack: &str) {
     let met = stage.work(|group| {
         group.intrude(attack).unwrap();
         std::thread::sleep(LASTS);
+        let did: serde_json::Value = group.intruders_misdeeds().unwrap();
+        assert!(did["forged"].as_u64().unwrap() > 0, "{attack}: nothing was attacked: {did}");
         assert!(group.end_intrusion(), "the intruder gave up");
     });
     met.was_bearable(&format!("{attack} by a client"));
