@@ -1,7 +1,10 @@
-//! `suites`: what good file systems are held to, on a mount of a real group of four replicas.
+//! `suites`: what good file systems are held to, on a mount of a real group of four replicas, and through NFS.
 
 mod bed;
 mod fsx;
+mod nfs;
+mod nfs_client;
+mod nfs_rpc;
 mod pjdfstest;
 mod programs;
 mod speed;
@@ -10,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Test suites of others on a mount of a group of four replicas
@@ -31,6 +34,13 @@ enum Suite {
     Programs(programs::Arguments),
     /// What replication costs
     Speed(speed::Arguments),
+    /// The Linux kernel's own NFSv3 client, in user-mode Linux
+    NfsClient(nfs_client::Arguments),
+    /// Single NFSv3 calls, beside a plain server
+    NfsRpc(nfs_rpc::Arguments),
+    /// What the guests of nfs-client run
+    #[command(hide = true)]
+    InGuest(nfs::work::Arguments),
 }
 
 /// What every suite can be told.
@@ -54,6 +64,9 @@ fn main() -> ExitCode {
         Suite::Fsx(arguments) => fsx::run(arguments),
         Suite::Programs(arguments) => programs::run(arguments),
         Suite::Speed(arguments) => speed::run(arguments),
+        Suite::NfsClient(arguments) => nfs_client::run(arguments),
+        Suite::NfsRpc(arguments) => nfs_rpc::run(arguments),
+        Suite::InGuest(arguments) => nfs::work::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -67,7 +80,12 @@ fn main() -> ExitCode {
 
 /// Writes `figures` where `common` asks for them.
 fn write_json(common: &Common, figures: &impl Serialize) -> Result<()> {
-    let Some(path) = &common.json else { return Ok(()) };
+    write_figures(common.json.as_deref(), figures)
+}
+
+/// Writes `figures` to the file `path`, if there is one.
+fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(figures)? + "\n";
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

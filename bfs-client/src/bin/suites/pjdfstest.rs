@@ -41,14 +41,14 @@ struct Figures {
 }
 
 #[derive(Serialize)]
-struct Run {
+pub struct Run {
     consistency: String,
     cases: usize,
-    passed: usize,
+    pub passed: usize,
     failed: usize,
-    skipped: usize,
+    pub skipped: usize,
     seconds: f64,
-    failures: Vec<String>,
+    pub failures: Vec<String>,
 }
 
 /// Whether every case passed, or was skipped for what is not configured.
@@ -105,7 +105,7 @@ fn run_on(arguments: &Arguments, stop: &Stop, consistency: &str) -> Result<Run> 
 }
 
 /// Counts what the suite printed: a line for each case, its name first and its outcome last, and further lines to explain.
-fn judge(text: &str, consistency: &str, seconds: f64) -> Run {
+pub fn judge(text: &str, consistency: &str, seconds: f64) -> Run {
     let outcome = |line: &str| -> Option<(String, String)> {
         let mut words = line.split_whitespace();
         let (name, outcome) = (words.next()?, words.next()?);
@@ -131,7 +131,7 @@ fn judge(text: &str, consistency: &str, seconds: f64) -> Run {
 }
 
 /// What the suite says about the case `name`.
-fn passage(text: &str, name: &str) -> String {
+pub fn passage(text: &str, name: &str) -> String {
     let from = text.lines().skip_while(|line| line.split_whitespace().next() != Some(name));
     from.take(2).collect::<Vec<_>>().join("\n")
 }

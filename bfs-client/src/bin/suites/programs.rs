@@ -13,8 +13,8 @@ use workloads::stop::Stop;
 
 /// A function for each program.
 const SCRIPT: &str = include_str!("../../../suites/programs.sh");
-/// What they need: a repository of this project, a real tree, and the names of the many files.
-const PREPARE: &str = r#"set -eu
+/// Makes the repository that they work on: this project's own, with all that it has been through if that is known.
+pub const REPOSITORY: &str = r#"set -eu
 if git -C "$PROJECT" rev-parse --git-dir > /dev/null 2>&1; then
     git clone --quiet --no-hardlinks "$PROJECT" "$SCRATCH/repository"
 else
@@ -23,6 +23,9 @@ else
     cd "$SCRATCH/repository"
     git init --quiet && git add . && git -c user.name=x -c user.email=x@y commit --quiet --message all
 fi
+"#;
+/// Makes a real tree, and the names of the many files.
+const TREE: &str = r#"
 mkdir "$SCRATCH/tree"
 tar --create --directory /usr/include . | tar --extract --directory "$SCRATCH/tree"
 ln "$SCRATCH/tree/stdio.h" "$SCRATCH/tree/another name"
@@ -102,7 +105,7 @@ fn run_on(arguments: &Arguments, stop: &Stop, consistency: &str) -> Result<Run> 
         command.env("PROJECT", &project).env("SCRATCH", &scratch).env("MOUNT", &bed.mount);
         command
     };
-    let prepare = shell(PREPARE, "");
+    let prepare = shell(&format!("{REPOSITORY}{TREE}"), "");
     let script = format!("cd \"$MOUNT\"\n{SCRIPT}");
     let commands: Vec<_> = programs().map(|name| (name, shell(&script, name))).collect();
     must(&mut bed, prepare)?;
