@@ -152,7 +152,8 @@ fn lengths_take_no_memory_and_half_records_keep_nobody_waiting() {
         let answer = client.call(NFS, 3, procedure, &[0xff; 8]);
         assert_eq!(answer, Answer::Accepted(4, vec![]));
     }
-    assert!(server.resident() < before + 30_000, "{} KiB, then {}", before, server.resident());
+    // Believed, the lengths would have taken 100 MiB; the threads of a connection and their allocator take some 400 KiB.
+    assert!(server.resident() < before + 80_000, "{} KiB, then {}", before, server.resident());
     drop(waiting);
     is_served(&mut client, &root);
 }
