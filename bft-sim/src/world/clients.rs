@@ -152,8 +152,7 @@ impl World {
         let asked = self.report.events;
         let node = &mut self.clients[c];
         if !node.client.is_open() {
-            let revoked = node.sessions > 0 && self.turnover.may_end(ClientId(c as u32));
-            if revoked {
+            if self.turnover.is_gone(ClientId(c as u32), node.sessions > 0) {
                 node.workload.give_up();
             }
             return;

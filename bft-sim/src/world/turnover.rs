@@ -24,8 +24,9 @@ pub(super) struct Turnover {
     pub newcomer: Option<ClientId>,
     /// The client that is revoked, and when. Units: microseconds of virtual time.
     leaver: Option<(ClientId, u64)>,
-    /// Whether the administrator has asked for it.
+    /// Whether the administrator has asked for it, and been told that it is so.
     revoking: bool,
+    revoked: bool,
     /// How many of the administrator's requests have not been answered.
     pending: usize,
 }
@@ -70,6 +71,11 @@ impl Turnover {
         self.pending == 0
     }
 
+    /// Whether `client`, which has no session now, will never have one again.
+    pub fn is_gone(&self, client: ClientId, had_session: bool) -> bool {
+        self.may_end(client) && (had_session || self.revoked)
+    }
+
     /// Whether `client` may find that its session has ended.
     pub fn may_end(&self, client: ClientId) -> bool {
         self.revoking && self.leaver.is_some_and(|(leaver, _)| leaver == client)
@@ -110,7 +116,10 @@ impl World {
                 let session = SessionId { epoch: 1, nonce: u64::from(client.0) };
                 self.client_input(client.0 as usize, ClientInput::Open(session));
             }
-            (REVOKING, Ok(ClientsReply::Revoked), _) => self.report.marks.hit(Mark::ClientRevoked),
+            (REVOKING, Ok(ClientsReply::Revoked), _) => {
+                self.turnover.revoked = true;
+                self.report.marks.hit(Mark::ClientRevoked);
+            }
             (_, other, _) => self.violation(format!("c0: the group answered {other:?}")),
         }
         true
