@@ -142,8 +142,7 @@ impl<S: Service> Replica<S> {
 
     /// A VIEW-CHANGE, from its sender or from whoever holds it. `digest` names it.
     ///
-    /// Errors: `WrongView`, for one that has been overtaken; `OldIncarnation`; `Duplicate`; `SignedTwice`, kept as
-    /// evidence.
+    /// Errors: `WrongView`, for one that has been overtaken; `OldIncarnation`; `Duplicate`; `SignedTwice`.
     pub(super) fn on_view_change(
         &mut self,
         digest: Digest,
@@ -163,22 +162,15 @@ impl<S: Service> Replica<S> {
             self.seek_new_view(out);
             return Ok(());
         }
-        let known = self.view_changes.newest.get(&replica);
-        let one_self = known.is_some_and(|(_, known)| known.incarnation == m.incarnation);
-        let known = known.map(|(d, known)| (*d, known.view));
+        let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
         match known {
             Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
             Some(_) if awaited || planted(Planted::ViewChangesUnbounded) => {
                 drop(self.view_changes.named.insert(digest, m.clone()))
             }
             Some((_, view)) if view > m.view => return Err(Rejection::WrongView),
-            Some((_, view)) if view == m.view => {
-                // Who has lost its memory may well sign another one.
-                if one_self {
-                    self.note_contradiction(replica);
-                }
-                return Err(Rejection::SignedTwice);
-            }
+            // No misdeed: one that restarts says again what its records say by then.
+            Some((_, view)) if view == m.view => return Err(Rejection::SignedTwice),
             _ => drop(self.view_changes.newest.insert(replica, (digest, m.clone()))),
         }
         if !m.certificate.is_empty() {
