@@ -380,8 +380,10 @@ impl Authority {
                 if request.request.client != client && !planted(Planted::SenderUnchecked) {
                     return Err(Rejection::WrongSender);
                 }
-                // A signature is checked even on the client's own link: it may have to convince others.
-                if let Credential::Signature(_) = request.credential {
+                // A signature is checked even on the client's own link: it may have to convince others. That of one who is no
+                // client any more convinces nobody; it is told so, and nothing else.
+                let is_signed = matches!(request.credential, Credential::Signature(_));
+                if is_signed && self.keys_of(client).is_some() {
                     match self.prove(request, &known) {
                         (digest, Proof::Signature) => proofs.push((digest, Proof::Signature)),
                         _ => return Err(Rejection::BadSignature),
