@@ -138,6 +138,8 @@ const GROUP: GroupId = GroupId(Digest([7; 32]));
 pub const BOUND: u64 = 90_000_000;
 /// How long a world goes on after the last answer. Units: microseconds of virtual time.
 const REST: u64 = 5_000_000;
+/// A world that ends has far fewer events: most have ten thousand.
+const STORM: u64 = 2_000_000;
 /// Of its operations, each client keeps so many for after the healing.
 const KEPT_FOR_LATER: u64 = 8;
 
@@ -312,6 +314,12 @@ impl World {
             };
             self.now = at;
             self.step(event);
+            let timed = matches!(self.plan.scenario, Scenario::Attack(_));
+            if self.report.events == STORM && !timed {
+                self.violation(format!(
+                    "I-7: no end after {STORM} events: answers chase each other"
+                ));
+            }
         }
         if self.plan.scenario != Scenario::OverF && self.report.violations.is_empty() {
             self.rest();

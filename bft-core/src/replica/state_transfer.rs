@@ -36,7 +36,8 @@ pub(super) struct Transfer<O> {
     /// Whether the topmost part is known, to which the signed digest leads.
     aimed: bool,
     assembly: Assembly<StateObject<O>>,
-    /// What each donor was asked for and has not sent, and when it was asked.
+    /// What each donor was asked for and has not sent, and when it was asked. Nothing, where it has said that it does not
+    /// have this checkpoint: it rests until its patience ends.
     asked: BTreeMap<ReplicaId, (Vec<Address>, Tick)>,
     /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
     failures: BTreeMap<ReplicaId, u32>,
@@ -209,11 +210,17 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
-    /// `donor` has sent a certificate: where it was asked for parts, that is its answer, and the others are asked before it.
+    /// `donor` has sent a certificate: where it was asked for parts, that is its answer, and the others are asked for them.
+    ///
+    /// It is not asked for the same again at once: while every other donor is silent, FETCH and answer would chase each
+    /// other as fast as the network carries them, and every frame that is duplicated on the way would double them.
     pub(super) fn heed_donor(&mut self, donor: ReplicaId, out: &mut Vec<Output>) {
         if let Some(transfer) = &mut self.transfer
-            && transfer.asked.remove(&donor).is_some()
+            && let Some((addresses, at)) = transfer.asked.get_mut(&donor)
+            && !addresses.is_empty()
         {
+            addresses.clear();
+            *at = self.now.tick;
             transfer.stale = true;
             *transfer.failures.entry(donor).or_default() += 1;
             self.ask_donors(out);
