@@ -119,6 +119,9 @@ impl World {
             (REVOKING, Ok(ClientsReply::Revoked), _) => {
                 self.turnover.revoked = true;
                 self.report.marks.hit(Mark::ClientRevoked);
+                // Who was told before the administrator, and had no session yet, hears nothing more.
+                let leaver = self.turnover.leaver.map(|(leaver, _)| leaver.0 as usize);
+                leaver.into_iter().for_each(|leaver| self.ask(leaver));
             }
             (_, other, _) => self.violation(format!("c0: the group answered {other:?}")),
         }
