@@ -29,12 +29,12 @@ use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use workloads::andrew::PhaseTime;
 use workloads::compile;
 use workloads::errors::WorkError;
 use workloads::progress::{Console, Lines};
 use workloads::stall::StallWatcher;
 use workloads::stop::Stop;
+use workloads::timing::PhaseTime;
 use workloads::tree::SourceTree;
 use workloads::verify::{Verification, verify};
 

@@ -8,6 +8,8 @@ if [ "${1:-}" != --inside ]; then exec unshare --mount -- bash "$0" --inside "$@
 shift
 port=$1 fsal=$2 folder=$3 tmpfs=${4:-}
 
+# What others have mounted with FUSE would stay in use here after they have unmounted it.
+umount --all --lazy --types fuse.bfs || echo "ganesha.sh: FUSE mounts stay in use meanwhile" >&2
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/rpcbind /run/ganesha
 [ -z "$tmpfs" ] || mount -t tmpfs tmpfs "$folder"
@@ -17,6 +19,8 @@ NFS_CORE_PARAM {
     Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;
 }
 NFSv4 { Graceless = true; RecoveryBackend = fs; }
+# Without this it forgets what is written to files.
+MEM { Inode_Size = 2097152; }
 NFS_KRB5 { Active_krb5 = false; }
 EXPORT_DEFAULTS {
     Access_Type = RW; Squash = No_Root_Squash; SecType = sys; PrivilegedPort = false; Protocols = 3; Transports = TCP;

@@ -7,6 +7,7 @@ use crate::compile::{self, Archive, Unit};
 use crate::errors::{ErrorLog, WorkError};
 use crate::progress::Progress;
 use crate::stop::Stop;
+use crate::timing::{PhaseTime, drop_caches};
 use crate::tree::SourceTree;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -52,11 +53,15 @@ pub struct Options {
     pub copies: u32,
     /// How many compilers run at once; at least 1.
     pub jobs: usize,
+    /// Whether the kernel forgets what it has cached before the files are looked at, read and compiled. Not timed.
+    pub drop_caches: bool,
+    /// Whether the last phase is left out.
+    pub no_compile: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { copies: 1, jobs: 2 }
+        Self { copies: 1, jobs: 2, drop_caches: false, no_compile: false }
     }
 }
 
@@ -87,13 +92,6 @@ pub struct Report {
     pub stopped: bool,
 }
 
-/// How long one phase took.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PhaseTime {
-    pub name: &'static str,
-    pub seconds: f64,
-}
-
 /// Runs the five phases in `dir`, which exists and holds no copies yet.
 ///
 /// Effects: leaves the copies, objects and archives there. An operation that fails is noted, and the work goes on; once `stop`
@@ -109,9 +107,10 @@ pub fn run(
     let mut phases = Vec::new();
     let mut made = compile::Made::default();
     for phase in Phase::ALL {
-        if stop.requested() {
+        if stop.requested() || (phase == Phase::Compile && options.no_compile) {
             break;
         }
+        work.forget_before(phase);
         let items = work.items(phase);
         progress.begin(phase.name(), items);
         let begun = Instant::now();
@@ -142,6 +141,22 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Has the kernel forget what the phases before have left in its caches, if that is asked for.
+    fn forget_before(&self, phase: Phase) {
+        if !self.options.drop_caches || matches!(phase, Phase::MakeDirectories | Phase::Copy) {
+            return;
+        }
+        if let Err(error) = drop_caches() {
+            self.errors.wrong(phase.name(), self.dir, format!("{error:#}"));
+        }
+        // The compiler's own files lie elsewhere, and were forgotten with the others.
+        if phase == Phase::Compile
+            && let Err(error) = compile::warm_up()
+        {
+            self.errors.wrong(phase.name(), self.dir, format!("{error:#}"));
+        }
+    }
+
     fn items(&self, phase: Phase) -> u64 {
         let directories = self.tree.directories().len();
         let one_copy = match phase {
@@ -363,7 +378,7 @@ mod tests {
                 stop.request();
             });
         });
-        let options = Options { copies: 3, jobs: 2 };
+        let options = Options { copies: 3, ..Options::default() };
         let (tree, report) = run_in(scratch.path(), options, &at, &stop);
         assert!(report.stopped && report.phases.len() == 4);
         assert!(report.compiled < tree.units().count() as u64, "{}", report.compiled);

@@ -89,6 +89,16 @@ pub fn check_tools() -> Result<()> {
     Ok(())
 }
 
+/// Compiles nothing, so that the compiler's own files are in memory.
+pub fn warm_up() -> Result<()> {
+    let mut compiler = Command::new(COMPILER);
+    compiler.args(FLAGS).args(["-x", "c", "-c", "/dev/null", "-o", "/dev/null"]);
+    match compiler.status()?.success() {
+        true => Ok(()),
+        false => bail!("'{COMPILER}' does not compile an empty file"),
+    }
+}
+
 /// Compiles all `units`, then makes the `archives`, with `jobs` processes at once. Calls `advance` after each.
 ///
 /// Effects: failures are noted in `errors`. Once `stop` is requested, everything that runs is killed, and that is no error.

@@ -3,8 +3,11 @@
 //! ```text
 //! tree.rs      the real C source tree that the work is about
 //! andrew.rs    the Andrew-style benchmark: five phases        compile.rs   its last phase, the real compiler
+//! postmark.rs  many small files                             metadata.rs  names and attributes
+//! large.rs     one large file                               programs.rs  git and SQLite
 //! verify.rs    whether what is read back is what was written
 //! latency.rs   how long single operations take                stall.rs     the longest time without one finishing
+//! timing.rs    how long parts take, and caches dropped in between
 //! progress.rs  how people see it go on                        stop.rs      how they end it
 //! errors.rs    what went wrong, counted
 //! ```
@@ -14,10 +17,15 @@
 pub mod andrew;
 pub mod compile;
 pub mod errors;
+pub mod large;
 pub mod latency;
+pub mod metadata;
+pub mod postmark;
+pub mod programs;
 pub mod progress;
 pub mod stall;
 pub mod stop;
+pub mod timing;
 pub mod tree;
 pub mod verify;
 

@@ -9,8 +9,9 @@ use workloads::andrew::{self, Options};
 use workloads::errors::WorkError;
 use workloads::progress::{Console, Lines};
 use workloads::stop::Stop;
+use workloads::timing::Timing;
 use workloads::tree::SourceTree;
-use workloads::{compile, latency, verify};
+use workloads::{compile, large, latency, metadata, postmark, programs, verify};
 
 /// Real work on any directory, timed and checked.
 #[derive(Parser)]
@@ -31,6 +32,25 @@ enum Command {
     Verify(VerifyArguments),
     /// How long single operations take
     Latency(LatencyArguments),
+    /// Many small files that come, change and go
+    Postmark(Work<postmark::Options>),
+    /// Names and attributes, kind by kind
+    Metadata(Work<metadata::Options>),
+    /// One large file, in sequence and at random
+    Large(Work<large::Options>),
+    /// Clone a repository, and check it out
+    Git(Work<programs::GitOptions>),
+    /// Insert rows into a database, each in a transaction
+    Sqlite(Work<programs::SqliteOptions>),
+}
+
+/// Work on a directory, in timed parts.
+#[derive(Args)]
+struct Work<O: Args> {
+    /// An existing directory
+    dir: PathBuf,
+    #[command(flatten)]
+    options: O,
 }
 
 #[derive(Args)]
@@ -43,6 +63,12 @@ struct RunArguments {
     /// How many compilers run at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Before files are looked at, read and compiled, drop what the kernel has cached (root)
+    #[arg(long)]
+    drop_caches: bool,
+    /// Leave the last phase out
+    #[arg(long)]
+    no_compile: bool,
 }
 
 #[derive(Args)]
@@ -83,7 +109,37 @@ fn run(arguments: &Arguments) -> Result<bool> {
         Command::Run(arguments) => run_phases(arguments, json, &console, &stop),
         Command::Verify(arguments) => run_verify(arguments, json, &console, &stop),
         Command::Latency(arguments) => run_latency(arguments, json, &console, &stop),
+        Command::Postmark(Work { dir, options }) => {
+            timed(dir, json, &console, postmark::run(dir, *options, &stop))
+        }
+        Command::Metadata(Work { dir, options }) => {
+            timed(dir, json, &console, metadata::run(dir, *options, &stop))
+        }
+        Command::Large(Work { dir, options }) => {
+            timed(dir, json, &console, large::run(dir, *options, &stop))
+        }
+        Command::Git(Work { dir, options }) => {
+            timed(dir, json, &console, programs::git(dir, options, &stop))
+        }
+        Command::Sqlite(Work { dir, options }) => {
+            timed(dir, json, &console, programs::sqlite(dir, *options, &stop))
+        }
     }
+}
+
+/// Shows and writes how long the parts of some work in `dir` took.
+fn timed(
+    dir: &Path,
+    json: Option<&Path>,
+    console: &Console,
+    result: Result<Timing>,
+) -> Result<bool> {
+    let timing = result.with_context(|| format!("in {}", dir.display()))?;
+    for phase in &timing.phases {
+        console.note(&format!("{:<20} {:>9.3} s", phase.name, phase.seconds));
+    }
+    write_json(json, &timing)?;
+    Ok(true)
 }
 
 fn run_phases(
@@ -105,7 +161,8 @@ fn run_phases(
     }
     let tree = SourceTree::lua()?;
     console.note(&format!("{}: {} files, {} bytes", tree.name(), tree.files().len(), tree.bytes()));
-    let options = Options { copies: arguments.copies, jobs: arguments.jobs };
+    let RunArguments { copies, jobs, drop_caches, no_compile, .. } = *arguments;
+    let options = Options { copies, jobs, drop_caches, no_compile };
     let report = andrew::run(&tree, &arguments.dir, options, console, stop);
     console.note(&format!("{:<18} {:>7} {:>9.3} s", "total", report.files, report.total_seconds));
     console.note(&format!(

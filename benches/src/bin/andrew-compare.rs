@@ -237,7 +237,7 @@ impl Bench<'_> {
         let report = place.work(|dir| -> Result<Report> {
             let dir = dir.join(&folder);
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            let options = Options { copies, jobs: jobs as usize };
+            let options = Options { copies, jobs: jobs as usize, ..Options::default() };
             Ok(andrew::run(self.tree, &dir, options, &self.console, self.stop))
         })?;
         for error in report.first_errors.iter().take(ERRORS_SHOWN) {

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use workloads::andrew::{self, Options, PhaseTime};
+use workloads::andrew::{self, Options};
 use workloads::errors::{ErrorLog, WorkError};
 use workloads::progress::Silent;
 use workloads::stop::Stop;
+use workloads::timing::PhaseTime;
 use workloads::tree::{SourceFile, SourceTree};
 
 /// How many files are read again and again.

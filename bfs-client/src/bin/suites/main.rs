@@ -1,7 +1,9 @@
 //! `suites`: what good file systems are held to, on a mount of a real group of four replicas, and through NFS.
 
 mod bed;
+mod compare;
 mod fsx;
+mod middle;
 mod nfs;
 mod nfs_client;
 mod nfs_rpc;
@@ -38,6 +40,8 @@ enum Suite {
     NfsClient(nfs_client::Arguments),
     /// Single NFSv3 calls, beside a plain server
     NfsRpc(nfs_rpc::Arguments),
+    /// The same work on BFS and on plain servers
+    Compare(compare::Arguments),
     /// What the guests of nfs-client run
     #[command(hide = true)]
     InGuest(nfs::work::Arguments),
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Suite::Speed(arguments) => speed::run(arguments),
         Suite::NfsClient(arguments) => nfs_client::run(arguments),
         Suite::NfsRpc(arguments) => nfs_rpc::run(arguments),
+        Suite::Compare(arguments) => compare::run(arguments),
         Suite::InGuest(arguments) => nfs::work::run(arguments),
     };
     match result {

@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, CONSISTENCIES};
 use super::{Common, write_json};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use std::fs;
@@ -14,7 +14,7 @@ use workloads::stop::Stop;
 /// A function for each program.
 const SCRIPT: &str = include_str!("../../../suites/programs.sh");
 /// Makes the repository that they work on: this project's own, with all that it has been through if that is known.
-pub const REPOSITORY: &str = r#"set -eu
+const REPOSITORY: &str = r#"set -eu
 if git -C "$PROJECT" rev-parse --git-dir > /dev/null 2>&1; then
     git clone --quiet --no-hardlinks "$PROJECT" "$SCRATCH/repository"
 else
@@ -75,6 +75,17 @@ fn programs() -> impl Iterator<Item = &'static str> {
         let (name, rest) = line.split_once("() {")?;
         (!rest.contains('#')).then_some(name)
     })
+}
+
+/// Makes this project's repository, to be cloned, in `folder`/repository.
+pub fn make_repository(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut script = Command::new("bash");
+    script.args(["-c", REPOSITORY]).env("PROJECT", std::env::current_dir()?);
+    let output = script.env("SCRATCH", folder).output().context("cannot run bash")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot make a repository to clone: {said}");
+    Ok(())
 }
 
 /// Whether every program found all as it should be.

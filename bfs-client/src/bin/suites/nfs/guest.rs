@@ -196,6 +196,12 @@ impl Guest {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// What a step has written to a file for this side.
+    pub fn told(&self, name: &str) -> Result<String> {
+        let path = self.share.join(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     fn console(&self) -> String {
         tail(&fs::read(self.share.join("console.log")).unwrap_or_default(), 20)
     }

@@ -5,13 +5,12 @@ use crate::nfs::folder::Folder;
 use crate::nfs::guest::{Ended, Guest, Kit, Who};
 use crate::nfs::network::Cable;
 use crate::nfs::target::{Endpoint, Service, Target};
-use crate::programs::REPOSITORY;
+use crate::programs::make_repository;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bfs_client::failure::Failure;
 use bfs_client::local_group::Programs;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use workloads::stop::Stop;
 
@@ -175,15 +174,4 @@ impl Stage {
         let releases: Vec<_> = modules.flatten().map(release).collect();
         format!("user-mode Linux {}", releases.join(" "))
     }
-}
-
-/// This project's repository, in the folder that a guest sees, for it to clone.
-fn make_repository(share: &Path) -> Result<()> {
-    fs::create_dir_all(share)?;
-    let mut script = Command::new("bash");
-    script.args(["-c", REPOSITORY]).env("PROJECT", std::env::current_dir()?);
-    let output = script.env("SCRATCH", share).output().context("cannot run bash")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cannot make a repository to clone: {said}");
-    Ok(())
 }

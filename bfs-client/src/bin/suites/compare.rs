@@ -1,0 +1,94 @@
+//! The same work on BFS and on plain servers, in turn, in one run: what it costs to survive a compromised server.
+//!
+//! ```text
+//! compare/works.rs    the work            compare/place.rs    where it is done: a folder, a mount, a guest
+//! compare/figures.rs  what was measured, and what it should be
+//! ```
+
+mod figures;
+mod place;
+mod works;
+
+use self::figures::{Figures, Measured};
+use self::place::{Places, TARGETS};
+use self::works::{Sizes, Work};
+use super::write_figures;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use workloads::stop::Stop;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// How often everything but the large trees is measured in turn
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// How many copies of the source tree are large
+    #[arg(long, default_value_t = 100)]
+    copies: u32,
+    /// How often the large trees are measured in turn; each takes minutes on each target
+    #[arg(long, default_value_t = 1)]
+    large_rounds: u32,
+    /// How large the large file is. Units: MiB
+    #[arg(long, default_value_t = 1024)]
+    mib: u32,
+    /// Write the figures to this file as JSON
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+    /// Only the work whose name contains this
+    #[arg(long, value_name = "WORK")]
+    only: Option<String>,
+    /// Only these targets
+    #[arg(value_name = "TARGET", value_parser = TARGETS.map(|(name, _)| name))]
+    targets: Vec<String>,
+}
+
+/// Whether every target did all of its work; figures that miss their goals are for the reader.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    // Before there is any other thread: it would stay in the old network.
+    super::nfs::network::make_private()?;
+    let stop = Stop::on_signals().context("cannot wait for signals")?;
+    let wanted =
+        |name: &str| arguments.targets.is_empty() || arguments.targets.iter().any(|t| t == name);
+    let mut places = Places::start(wanted, &stop)?;
+    let sizes = Sizes { copies: arguments.copies, mib: arguments.mib };
+    let works = Work::all(sizes).into_iter().filter(|work| {
+        arguments.only.as_ref().is_none_or(|part| work.name.contains(part.as_str()))
+    });
+    let (large, small): (Vec<_>, Vec<_>) = works.partition(|work| work.large);
+    let mut measured = Vec::new();
+    for (rounds, works) in [(arguments.rounds, small), (arguments.large_rounds, large)] {
+        for round in 0..rounds {
+            for work in &works {
+                eprintln!("round {} of {rounds}: {}", round + 1, work.name);
+                one(work, round, &mut places, &mut measured, &stop)?;
+            }
+        }
+    }
+    let figures = Figures::new(arguments.rounds, arguments.large_rounds, &measured, &places);
+    drop(places);
+    figures.print();
+    write_figures(arguments.json.as_deref(), &figures)?;
+    Ok(figures.is_whole())
+}
+
+/// One piece of work on every target that is still in the comparison, one after the other.
+fn one(
+    work: &Work,
+    round: u32,
+    places: &mut Places,
+    measured: &mut Vec<Measured>,
+    stop: &Stop,
+) -> Result<()> {
+    for (target, _) in TARGETS {
+        let timing = places.perform(target, work);
+        if stop.requested() {
+            bail!("stopped");
+        }
+        if let Some(timing) = timing {
+            eprintln!("  {target:<26} {:>9.3} s", timing.total_seconds);
+            measured.push(Measured { work: work.name, target, round, timing });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! What was measured, and what it should be.
+
+use super::place::{NotRun, Places, TARGETS, Timing};
+use super::works::{ANDREW, ANDREW_LARGE, LARGE_FILE};
+use crate::middle::Middle;
+use serde::Serialize;
+use std::process::Command;
+
+/// One piece of work on one target, once.
+pub struct Measured {
+    pub work: &'static str,
+    pub target: &'static str,
+    pub round: u32,
+    pub timing: Timing,
+}
+
+/// One part of some work on one target, in all rounds. Units: seconds.
+#[derive(Serialize)]
+struct Row {
+    work: &'static str,
+    /// `total` is the sum of the others.
+    phase: String,
+    target: &'static str,
+    seconds: Middle,
+}
+
+/// A ratio of two targets, and what it should be.
+#[derive(Serialize)]
+struct Goal {
+    name: String,
+    /// In the middle of the rounds; nothing if one of the two was not run.
+    value: Option<f64>,
+    least: Option<f64>,
+    most: Option<f64>,
+    target: f64,
+    /// The ratio may be the target at most; otherwise it must be at least that.
+    at_most: bool,
+    met: Option<bool>,
+}
+
+/// A row of the project's table: work, its parts (all, if none is named), the two targets, and the ratio of their times.
+struct Wanted {
+    name: &'static str,
+    work: &'static str,
+    phases: &'static [&'static str],
+    of: &'static str,
+    to: &'static str,
+    target: f64,
+    /// Whether speeds are compared instead of times.
+    rate: bool,
+}
+
+const BUT_COMPILE: &[&str] = &["make directories", "copy", "stat", "read"];
+
+const fn wanted(
+    name: &'static str,
+    work: &'static str,
+    phases: &'static [&'static str],
+    (of, to): (&'static str, &'static str),
+    target: f64,
+) -> Wanted {
+    Wanted { name, work, phases, of, to, target, rate: false }
+}
+
+const WANTED: [Wanted; 10] = [
+    wanted("FUSE, many copies, total", ANDREW_LARGE, &[], ("bfs", "bfs-unreplicated"), 1.15),
+    wanted("FUSE, 1 copy, total", ANDREW, &[], ("bfs", "bfs-unreplicated"), 1.15),
+    wanted("NFS, 1 copy, phases 1 to 4", ANDREW, BUT_COMPILE, ("bfs-nfs", "ganesha-ext4"), 0.5),
+    wanted(
+        "NFS, many copies, phases 1 to 4",
+        ANDREW_LARGE,
+        BUT_COMPILE,
+        ("bfs-nfs", "ganesha-ext4"),
+        0.5,
+    ),
+    wanted("NFS, 1 copy, phases 1 to 4", ANDREW, BUT_COMPILE, ("bfs-nfs", "ganesha-tmpfs"), 1.8),
+    wanted(
+        "NFS, many copies, phases 1 to 4",
+        ANDREW_LARGE,
+        BUT_COMPILE,
+        ("bfs-nfs", "ganesha-tmpfs"),
+        1.8,
+    ),
+    wanted("NFS, 1 copy, total", ANDREW, &[], ("bfs-nfs", "ganesha-tmpfs"), 1.10),
+    wanted("NFS, 1 copy, total", ANDREW, &[], ("bfs-nfs", "bfs-nfs-unreplicated"), 1.15),
+    Wanted {
+        rate: true,
+        ..wanted(
+            "FUSE, rate of writing",
+            LARGE_FILE,
+            &["write in sequence"],
+            ("bfs", "bfs-unreplicated"),
+            0.3,
+        )
+    },
+    Wanted {
+        rate: true,
+        ..wanted(
+            "FUSE, rate of reading",
+            LARGE_FILE,
+            &["read in sequence"],
+            ("bfs", "bfs-unreplicated"),
+            0.7,
+        )
+    },
+];
+
+#[derive(Serialize)]
+struct Machine {
+    cores: usize,
+    processor: String,
+    kernel: String,
+    memory_mib: u64,
+}
+
+#[derive(Serialize)]
+pub struct Figures {
+    suite: &'static str,
+    commit: String,
+    machine: Machine,
+    rounds: u32,
+    large_rounds: u32,
+    rows: Vec<Row>,
+    targets: Vec<Goal>,
+    not_run: Vec<NotRun>,
+}
+
+impl Figures {
+    pub fn new(rounds: u32, large_rounds: u32, measured: &[Measured], places: &Places) -> Self {
+        Self {
+            suite: "compare",
+            commit: first_line("git", &["rev-parse", "HEAD"]),
+            machine: Machine::this(),
+            rounds,
+            large_rounds,
+            rows: rows(measured),
+            targets: WANTED.iter().map(|wanted| Goal::of(wanted, measured)).collect(),
+            not_run: places.not_run().to_vec(),
+        }
+    }
+
+    /// Whether something was measured, and nothing failed that had begun.
+    pub fn is_whole(&self) -> bool {
+        !self.rows.is_empty() && self.not_run.iter().all(|not_run| not_run.expected)
+    }
+
+    pub fn print(&self) {
+        let mut last = "";
+        for Row { work, phase, target, seconds } in &self.rows {
+            if *work != last {
+                println!("\n{work}: seconds in the middle of the rounds, least and most");
+                last = work;
+            }
+            let Middle { median, least, most } = seconds;
+            println!("  {phase:<20} {target:<22} {median:>10.3}   {least:.3} to {most:.3}");
+        }
+        println!();
+        for Goal { name, value, least, most, target, at_most, met } in &self.targets {
+            let bound = if *at_most { "at most" } else { "at least" };
+            match (value, least, most, met) {
+                (Some(value), Some(least), Some(most), Some(met)) => println!(
+                    "{name}: {value:.2} ({least:.2} to {most:.2}), {bound} {target}: {}",
+                    if *met { "met" } else { "MISSED" }
+                ),
+                _ => println!("{name}: not measured"),
+            }
+        }
+        for NotRun { target, work, why, .. } in &self.not_run {
+            println!(
+                "not run: {target}: {}{why}",
+                work.map_or(String::new(), |work| work.to_owned() + ": ")
+            );
+        }
+    }
+}
+
+/// Of every part of every work on every target, in the order in which they were done.
+fn rows(measured: &[Measured]) -> Vec<Row> {
+    let mut kinds: Vec<(&'static str, String)> = Vec::new();
+    for Measured { work, timing, .. } in measured {
+        let phases = timing.phases.iter().map(|phase| phase.name.clone());
+        for kind in phases.chain(["total".into()]).map(|phase| (*work, phase)) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+    }
+    // A total comes last, also where some targets leave parts out.
+    kinds.sort_by_key(|(work, phase)| {
+        (measured.iter().position(|m| m.work == *work), phase == "total")
+    });
+    let mut rows = Vec::new();
+    for (work, phase) in kinds {
+        for (target, _) in TARGETS {
+            let phases: &[&str] = if phase == "total" { &[] } else { &[phase.as_str()] };
+            let seconds = of(measured, work, target).filter_map(|m| m.timing.sum(phases));
+            if let Some(seconds) = Middle::of(seconds) {
+                rows.push(Row { work, phase: phase.clone(), target, seconds });
+            }
+        }
+    }
+    rows
+}
+
+fn of<'a>(
+    measured: &'a [Measured],
+    work: &'a str,
+    target: &'a str,
+) -> impl Iterator<Item = &'a Measured> {
+    measured.iter().filter(move |m| m.work == work && m.target == target)
+}
+
+impl Timing {
+    /// The seconds of these parts, or of all; nothing if one of them was not done.
+    fn sum(&self, phases: &[&str]) -> Option<f64> {
+        if phases.is_empty() {
+            return Some(self.total_seconds);
+        }
+        let one = |name: &&str| self.phases.iter().find(|phase| phase.name == **name);
+        phases.iter().map(|name| one(name).map(|phase| phase.seconds)).sum()
+    }
+}
+
+impl Goal {
+    fn of(wanted: &Wanted, measured: &[Measured]) -> Self {
+        let &Wanted { name, work, phases, of: ours, to, target, rate } = wanted;
+        // Round by round: what slows the machine down slows both.
+        let ratio = |m: &Measured| {
+            let other = of(measured, work, to).find(|other| other.round == m.round)?;
+            let (ours, theirs) = (m.timing.sum(phases)?, other.timing.sum(phases)?);
+            Some(if rate { theirs / ours } else { ours / theirs })
+        };
+        let ratio = Middle::of(of(measured, work, ours).filter_map(ratio));
+        Self {
+            name: format!("{name}, {ours} / {to}"),
+            value: ratio.map(|ratio| ratio.median),
+            least: ratio.map(|ratio| ratio.least),
+            most: ratio.map(|ratio| ratio.most),
+            target,
+            at_most: !rate,
+            met: ratio.map(|ratio| match rate {
+                true => ratio.median >= target,
+                false => ratio.median <= target,
+            }),
+        }
+    }
+}
+
+impl Machine {
+    fn this() -> Self {
+        let field = |file: &str, name: &str| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+            line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
+                .unwrap_or_default()
+        };
+        let memory = field("/proc/meminfo", "MemTotal");
+        let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            processor: field("/proc/cpuinfo", "model name"),
+            kernel: first_line("uname", &["-r"]),
+            memory_mib: kib / 1024,
+        }
+    }
+}
+
+/// The first line that a program says; nothing if there is no such program.
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::Phase;
+    use super::*;
+
+    fn measured(target: &'static str, round: u32, seconds: [f64; 2]) -> Measured {
+        let phases = ["write in sequence", "read in sequence"].into_iter().zip(seconds);
+        let phases = phases.map(|(name, seconds)| Phase { name: name.into(), seconds }).collect();
+        let timing = Timing { phases, total_seconds: seconds.iter().sum() };
+        Measured { work: LARGE_FILE, target, round, timing }
+    }
+
+    #[test]
+    fn rates_and_times_are_compared_round_by_round() {
+        let all = [
+            measured("bfs", 0, [2.0, 1.0]),
+            measured("bfs-unreplicated", 0, [1.0, 1.0]),
+            measured("bfs", 1, [8.0, 1.0]),
+            measured("bfs-unreplicated", 1, [2.0, 1.0]),
+        ];
+        let goal = |rate| {
+            let name = &["write in sequence"];
+            let wanted = wanted("", LARGE_FILE, name, ("bfs", "bfs-unreplicated"), 2.9);
+            Goal::of(&Wanted { rate, ..wanted }, &all)
+        };
+        assert_eq!((goal(false).value, goal(false).met), (Some(3.0), Some(false)));
+        assert_eq!((goal(true).value, goal(true).met), (Some(0.375), Some(false)));
+        let rows = rows(&all);
+        assert_eq!(rows.len(), 6);
+        assert!(rows[4].phase == "total" && rows[4].seconds.most == 9.0);
+    }
+
+    #[test]
+    fn who_was_not_run_is_neither_met_nor_missed() {
+        let goals = WANTED.iter().map(|wanted| Goal::of(wanted, &[measured("bfs", 0, [1.0, 1.0])]));
+        assert!(goals.into_iter().all(|goal| goal.met.is_none()));
+    }
+}

@@ -1,0 +1,64 @@
+//! The work that is compared.
+
+use std::path::Path;
+
+/// Something that the program `andrew` does in a directory, and times.
+pub struct Work {
+    pub name: &'static str,
+    arguments: Vec<String>,
+    /// Whether it takes minutes.
+    pub large: bool,
+    /// Whether the guest compiles too; its kernel is a process here, and starts programs slowly.
+    compiles: bool,
+    clones: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub copies: u32,
+    /// Of the large file. Units: MiB.
+    pub mib: u32,
+}
+
+/// The names under which goals look for work.
+pub const ANDREW: &str = "Andrew-style, 1 copy";
+pub const ANDREW_LARGE: &str = "Andrew-style, many copies";
+pub const LARGE_FILE: &str = "large file";
+
+impl Work {
+    pub fn all(Sizes { copies, mib }: Sizes) -> Vec<Self> {
+        let work = |name, line: String| Self {
+            name,
+            arguments: line.split_whitespace().map(str::to_owned).collect(),
+            large: false,
+            compiles: false,
+            clones: false,
+        };
+        let andrew = |copies| format!("run --drop-caches --copies {copies}");
+        vec![
+            Self { compiles: true, ..work(ANDREW, andrew(1)) },
+            work("small files (PostMark)", "postmark".into()),
+            work("names and attributes", "metadata".into()),
+            work(LARGE_FILE, format!("large --drop-caches --mib {mib}")),
+            Self { clones: true, ..work("git", "git".into()) },
+            work("SQLite", "sqlite".into()),
+            Self { large: true, compiles: true, ..work(ANDREW_LARGE, andrew(copies)) },
+        ]
+    }
+
+    /// The words that tell `andrew` what to do; `repository` is what is cloned.
+    pub fn arguments(&self, repository: &Path, in_guest: bool) -> Vec<String> {
+        let mut words = self.arguments.clone();
+        if self.clones {
+            words.extend(["--from".into(), repository.display().to_string()]);
+        }
+        if self.compiles && in_guest {
+            // It has one processor.
+            words.extend(["--jobs".into(), "1".into()]);
+            if self.large {
+                words.push("--no-compile".into());
+            }
+        }
+        words
+    }
+}
