@@ -69,6 +69,9 @@ struct Inner<E> {
     scratch: Scratch,
     /// When the timer task will look at the deadline again.
     armed: Option<Instant>,
+    /// How many threads run what was deferred. What is sent meanwhile leaves with the flusher's turn: an answer that brings
+    /// ten others with it makes one write, whatever is asked in return.
+    deferring: usize,
 }
 
 impl<E: Endpoint> Inner<E> {
@@ -151,11 +154,15 @@ impl<E: Endpoint> Shared<E> {
             (Some(deadline), Some(armed)) => deadline < armed,
             (deadline, _) => deadline.is_some(),
         };
+        inner.deferring += usize::from(!deferred.is_empty());
         drop(inner);
         if nearer {
             self.timer.notify_one();
         }
-        deferred.into_iter().for_each(|act| act());
+        if !deferred.is_empty() {
+            deferred.into_iter().for_each(|act| act());
+            self.lock().deferring -= 1;
+        }
         std::mem::forget(bomb);
         result
     }
@@ -173,9 +180,17 @@ impl<E: Endpoint> Shared<E> {
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut E, &mut Links) -> R) -> R {
         self.enter(|inner| {
             let result = act(&mut inner.endpoint, &mut inner.links);
-            inner.settle();
+            match inner.deferring > 0 && inner.links.is_dirty() {
+                true => self.flush.notify_one(),
+                false => inner.settle(),
+            }
             result
         })
+    }
+
+    /// Writes what was sent since the last turn.
+    pub(crate) fn flush(&self) {
+        self.enter(Inner::settle);
     }
 
     /// When the timer has something to do; it will not be woken for anything later.
@@ -340,7 +355,7 @@ impl<E: Endpoint> Hub<E> {
         assert_eq!(local.me(), Some(me), "these are not the keys of {me}");
         let (links, scratch) = (Links::new(limits, local.roster.clone()), Scratch::default());
         let shared = Arc::new(Shared {
-            inner: Mutex::new(Inner { endpoint, links, scratch, armed: None }),
+            inner: Mutex::new(Inner { endpoint, links, scratch, armed: None, deferring: 0 }),
             tasks: Mutex::default(),
             runtime: Handle::current(),
             flush: Notify::new(),

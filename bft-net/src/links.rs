@@ -248,7 +248,8 @@ impl Links {
         !self.dirty.is_empty()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether everything that was sent has been written.
+    pub fn is_idle(&self) -> bool {
         self.peers.values().flat_map(|slot| &slot.link).all(|link| link.writer.waiting() == 0)
     }
 

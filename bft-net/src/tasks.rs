@@ -48,7 +48,7 @@ fn calls(from: Peer, to: ReplicaId) -> bool {
 async fn run_flusher<E: Endpoint>(shared: Arc<Shared<E>>) {
     loop {
         shared.flush.notified().await;
-        shared.with(|_, _| ());
+        shared.flush();
     }
 }
 

@@ -470,6 +470,27 @@ async fn what_is_deferred_runs_without_the_lock() {
 }
 
 #[tokio::test]
+async fn what_is_sent_from_deferred_work_leaves_soon_though_not_at_once() {
+    let mut world = World::new(1, 1);
+    let server = world.start(replica(0));
+    let user = world.start(client(0));
+    connected(&user, replica(0)).await;
+    let again = user.clone();
+    user.with(|_, links| {
+        links.defer(move || {
+            again.with(|_, links| links.send(replica(0), b"one"));
+            again.with(|_, links| {
+                // Both wait for one write.
+                assert!(!links.is_idle());
+                links.send(replica(0), b"two");
+            });
+        });
+    });
+    until("both", &server, |recorder, _| recorder.frames.len() == 2).await;
+    server.with(|recorder, _| assert_eq!(recorder.frames[1].1, b"two"));
+}
+
+#[tokio::test]
 async fn the_last_handle_takes_the_links_with_it() {
     let mut world = World::new(1, 1);
     let server = world.start(replica(0));

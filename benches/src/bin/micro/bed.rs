@@ -1,13 +1,14 @@
 //! A group and a session with it, and what is asked of them.
 
 use crate::figures::{Latency, latency};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bfs_client::local_group::{LocalGroup, Plan, Programs};
 use bfs_client::options::Patience;
 use bfs_client::session::{Session, connect};
 use bfs_fs::op::{Caller, FsOp, FsRequest, encode_request};
 use bytes::Bytes;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 use workloads::stop::Stop;
 
@@ -31,6 +32,55 @@ impl Null {
 /// An operation in the name of root.
 pub fn request(op: FsOp) -> Bytes {
     encode_request(&FsRequest { caller: Caller { uid: 0, gid: 0, groups: Vec::new() }, op })
+}
+
+/// When a load ends.
+#[derive(Clone, Copy)]
+pub enum Until {
+    Done(usize),
+    Over(Duration),
+}
+
+/// What a load found.
+pub struct Loaded {
+    /// Units: operations a second.
+    pub rate: f64,
+    pub latency: Latency,
+}
+
+/// What the lanes of a load have in common. A lane is a chain of answers that ask.
+struct Load {
+    /// Not kept alive by its own answers.
+    session: Weak<Session>,
+    op: Bytes,
+    read_only: bool,
+    end: Option<Instant>,
+    left: AtomicI64,
+    stop: Stop,
+    sender: mpsc::Sender<Result<Vec<Duration>>>,
+}
+
+impl Load {
+    /// Asks for the next operation of a lane that has taken `samples` so far, or ends the lane.
+    fn ask(self: &Arc<Self>, mut samples: Vec<Duration>) {
+        let start = Instant::now();
+        let over = self.stop.requested() || self.end.is_some_and(|end| start >= end);
+        let session = self.session.upgrade().filter(|_| !over);
+        let Some(session) = session.filter(|_| self.left.fetch_sub(1, Ordering::Relaxed) > 0)
+        else {
+            return drop(self.sender.send(Ok(samples)));
+        };
+        let load = self.clone();
+        session.submit(self.op.clone(), self.read_only, move |result| match result {
+            Ok(_) => {
+                samples.push(start.elapsed());
+                load.ask(samples);
+            }
+            Err(why) => {
+                drop(load.sender.send(Err(anyhow!("a null operation failed: {why}"))));
+            }
+        });
+    }
 }
 
 pub struct Bed {
@@ -63,31 +113,46 @@ impl Bed {
 
     /// `operations` of them, one at a time.
     pub fn one_at_a_time(&self, operations: usize, null: Null) -> Result<Latency> {
-        let (sender, receiver) = mpsc::channel();
-        let op = null.encoded();
-        let mut samples = Vec::with_capacity(operations);
-        for _ in 0..operations {
-            if self.stop.requested() {
-                bail!("interrupted");
-            }
-            let sender = sender.clone();
-            let start = Instant::now();
-            self.session
-                .submit(op.clone(), null.read_only, move |result| drop(sender.send(result)));
-            match receiver.recv()? {
-                Ok(_) => samples.push(start.elapsed()),
-                Err(why) => bail!("a null operation failed: {why}"),
-            }
-        }
-        Ok(latency(samples))
+        Ok(self.load(1, Until::Done(operations), null)?.latency)
     }
 
     /// Operations a second with `width` in flight, for `time`.
     pub fn throughput(&self, time: Duration, width: usize, null: Null) -> Result<f64> {
-        let op = null.encoded();
+        Ok(self.load(width, Until::Over(time), null)?.rate)
+    }
+
+    /// Keeps `width` operations in flight; each asks for the next from where it is answered, as the floor's client does.
+    pub fn load(&self, width: usize, until: Until, null: Null) -> Result<Loaded> {
+        let (sender, receiver) = mpsc::channel();
         let start = Instant::now();
-        let done = self.keep_busy(width, || (start.elapsed() < time).then(|| op.clone()), null)?;
-        Ok(done as f64 / start.elapsed().as_secs_f64())
+        let load = Arc::new(Load {
+            session: Arc::downgrade(&self.session),
+            op: null.encoded(),
+            read_only: null.read_only,
+            end: match until {
+                Until::Over(time) => Some(start + time),
+                Until::Done(_) => None,
+            },
+            left: AtomicI64::new(match until {
+                Until::Over(_) => i64::MAX,
+                Until::Done(operations) => i64::try_from(operations)?,
+            }),
+            stop: self.stop.clone(),
+            sender,
+        });
+        (0..width).for_each(|_| load.ask(Vec::new()));
+        drop(load);
+        let mut samples: Vec<Duration> = Vec::new();
+        for _ in 0..width {
+            // A lane ends where an operation fails or nothing is left to do.
+            let limit = Duration::from_secs(60);
+            samples.extend(receiver.recv_timeout(limit).context("no end after 60 s")??);
+        }
+        if self.stop.requested() || samples.is_empty() {
+            bail!("interrupted");
+        }
+        let rate = samples.len() as f64 / start.elapsed().as_secs_f64();
+        Ok(Loaded { rate, latency: latency(samples) })
     }
 
     /// Has `width` of what `next` gives in flight until it gives nothing; says how many were answered.

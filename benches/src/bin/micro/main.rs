@@ -16,7 +16,7 @@ mod tcp;
 mod trouble;
 
 use anyhow::Result;
-use bed::{Bed, Null};
+use bed::{Bed, Loaded, Null, Until};
 use clap::Parser;
 use figures::{Latency, Spread, Target};
 use floor::Floor;
@@ -84,6 +84,7 @@ struct Load {
     in_flight: usize,
     /// Units: operations a second.
     rate: f64,
+    latency: Latency,
     cost: Cost,
 }
 
@@ -190,11 +191,11 @@ fn measure_loads(bed: &Bed, n: usize) -> Result<Vec<Load>> {
     for in_flight in [1, 4, 16, 64, 128, 200] {
         let time = Duration::from_secs(2);
         let before = processor::used(&bed.group)?;
-        let rate = bed.throughput(time, in_flight, Null::SMALL)?;
+        let Loaded { rate, latency } = bed.load(in_flight, Until::Over(time), Null::SMALL)?;
         let cost = processor::used(&bed.group)?.since(&before, rate * time.as_secs_f64());
         let Cost { replica, client } = cost;
         println!("  {in_flight:>8} {rate:>17.0} {replica:>14.1} {client:>10.1}");
-        loads.push(Load { n, in_flight, rate, cost });
+        loads.push(Load { n, in_flight, rate, latency, cost });
     }
     Ok(loads)
 }
