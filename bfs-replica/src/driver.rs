@@ -4,7 +4,7 @@
 
 use crate::wire::Wire;
 use bfs_fs::FileSystem;
-use bft_core::auth::{Crypto, RealCrypto};
+use bft_core::auth::{Crypto, RealCrypto, Verified};
 use bft_core::codec;
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Rejection, Timer};
 use bft_core::messages::Message;
@@ -24,6 +24,8 @@ pub struct Driver<W> {
     timers: BTreeMap<Timer, Tick>,
     outputs: Vec<Output>,
     buffer: Vec<u8>,
+    /// Whether requests were taken of which nothing has followed yet.
+    holding: bool,
     rejections: BTreeMap<(Peer, Rejection), u64>,
     alarms: UnboundedSender<String>,
 }
@@ -45,6 +47,7 @@ impl<W: Wire> Driver<W> {
             timers,
             outputs: Vec::new(),
             buffer: Vec::new(),
+            holding: false,
             rejections: BTreeMap::new(),
             alarms,
         }
@@ -68,6 +71,15 @@ impl<W: Wire> Driver<W> {
     fn input(&mut self, input: Input, links: &mut Links) {
         let mut outputs = std::mem::take(&mut self.outputs);
         self.replica.handle(self.now(), input, &mut outputs);
+        self.perform(&mut outputs, links);
+        self.outputs = outputs;
+    }
+
+    /// Takes a request of a client; those that arrive in the same turn are ordered together.
+    fn hold(&mut self, request: Verified<Message>, links: &mut Links) {
+        self.holding = true;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.replica.take(self.now(), Input::Message(request), &mut outputs);
         self.perform(&mut outputs, links);
         self.outputs = outputs;
     }
@@ -170,8 +182,24 @@ impl<W: Wire> Endpoint for Driver<W> {
         }
         let verified = decoded.and_then(|message| self.replica.verify(from, message));
         match verified {
+            Ok(message) if matches!(message.message(), Message::Request(_)) => {
+                self.hold(message, links)
+            }
             Ok(message) => self.input(Input::Message(message), links),
             Err(why) => self.reject(from, why, links),
+        }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.holding
+    }
+
+    fn before_write(&mut self, links: &mut Links) {
+        if std::mem::take(&mut self.holding) {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            self.replica.conclude(self.now(), &mut outputs);
+            self.perform(&mut outputs, links);
+            self.outputs = outputs;
         }
     }
 

@@ -254,6 +254,13 @@ impl<S: Service> Replica<S> {
     /// Requires: `self.now.tick` never goes back.
     /// Effects: bounded by the input's size and the configuration. After an alarm nothing happens any more.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        self.take(now, input, out);
+        self.conclude(now, out);
+    }
+
+    /// The same, but for what follows from it: nothing is ordered before [`Replica::conclude`]. Requests that arrive together
+    /// so become one batch, instead of a batch for the first and one for the others.
+    pub fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         if self.alarmed {
             return;
         }
@@ -279,6 +286,14 @@ impl<S: Service> Replica<S> {
                 self.on_checkpoint_signed(n, digest, signature, out);
             }
         }
+    }
+
+    /// What follows from all that was taken.
+    pub fn conclude(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.alarmed {
+            return;
+        }
+        self.now = now;
         self.end_amnesia(out);
         self.propose(out);
         self.update_suspicion(out);

@@ -3,7 +3,7 @@
 mod common;
 
 use bft_core::auth::{Credential, Crypto, KeyId, MacKey};
-use bft_core::io::{Input, Record, Rejection, Timer};
+use bft_core::io::{Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
     ResultBody, SessionId, batch_digest,
@@ -188,6 +188,30 @@ fn a_slot_runs_each_seq_once() {
     group.ask(0, Cluster::request(2, b"\x07"));
     group.deliver_all();
     assert_eq!(group.answers(2).len(), 4);
+}
+
+/// [CL02 §5.1.4] What arrives together is ordered together, and not the first alone before the others; what is much is shared
+/// out over the places in the pipeline.
+#[test]
+fn what_arrives_together_is_ordered_together() {
+    for (requests, batches) in [(10, vec![10]), (50, vec![32, 18]), (64, vec![32, 32])] {
+        let mut group = group();
+        let mut outputs = Vec::new();
+        for slot in 0..requests {
+            let mut request = Cluster::request(1, b"\x05");
+            request.request.slot = Slot(slot);
+            let request = Message::Request(Cluster::signed(request.request));
+            let verified = group.replicas[0].verify(CLIENT, request).unwrap();
+            group.replicas[0].take(group.now, Input::Message(verified), &mut outputs);
+        }
+        assert!(!outputs.iter().any(|output| matches!(output, Output::Send { .. })));
+        group.replicas[0].conclude(group.now, &mut outputs);
+        let sizes = outputs.iter().filter_map(|output| match output {
+            Output::Send { message: Message::PrePrepare(m), .. } => Some(m.batch.len()),
+            _ => None,
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), batches, "{requests} requests");
+    }
 }
 
 /// B-11: a primary that orders a request twice makes it execute once.

@@ -43,6 +43,15 @@ pub trait Endpoint: Send + 'static {
     fn on_deadline(&mut self, links: &mut Links);
     /// When `on_deadline` is wanted.
     fn deadline(&self) -> Option<Instant>;
+    /// Whether something waits for `before_write`.
+    fn is_holding(&self) -> bool {
+        false
+    }
+    /// What has been sent is about to be written. Every link that was ready in the same turn has been read by now, so what
+    /// should be said once about all that has arrived is said here.
+    fn before_write(&mut self, links: &mut Links) {
+        let _ = links;
+    }
     /// Whether more may be read from `peer`: asked after each of its frames, and while it may not, after every call.
     fn may_read(&self, peer: Peer) -> bool {
         let _ = peer;
@@ -77,6 +86,7 @@ struct Inner<E> {
 impl<E: Endpoint> Inner<E> {
     /// Writes what was queued, and takes leave of links that fail; ends, for every round has fewer links.
     fn settle(&mut self) {
+        self.endpoint.before_write(&mut self.links);
         loop {
             let failed = self.links.flush();
             if failed.is_empty() {
@@ -241,7 +251,7 @@ impl<E: Endpoint> Shared<E> {
             }
             match take_turn(inner, peer, reader) {
                 Ok(wait) => {
-                    if inner.links.is_dirty() {
+                    if inner.links.is_dirty() || inner.endpoint.is_holding() {
                         // The flusher's turn comes after every link that is ready now.
                         self.flush.notify_one();
                     }

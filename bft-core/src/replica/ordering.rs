@@ -17,6 +17,9 @@ use core::time::Duration;
 /// What a PRE-PREPARE carries inline, so that it always fits a frame. Units: bytes of operations.
 const MAX_INLINE: usize = 512 * 1024;
 
+/// What is not worth another batch: with fewer requests, its votes cost more than they do.
+const LEAST_SHARE: usize = 32;
+
 impl<S: Service> Replica<S> {
     /// The primary's part: orders whatever waits, as long as the window and the pipeline allow. [CL02 §5.1.4]
     ///
@@ -81,11 +84,21 @@ impl<S: Service> Replica<S> {
         self.is_primary() && self.is_active()
     }
 
-    /// Takes requests from the queue until a batch is full.
+    /// How many requests a batch should hold: what waits, shared out over the places that the pipeline has left. So one batch
+    /// is voted on while the one before it executes, instead of everyone waiting for everyone else's turn.
+    fn batch_share(&self, n: SequenceNumber) -> usize {
+        let last = self.executed.plus(self.config.pipeline);
+        let places = last.0.saturating_sub(n.0) + 1;
+        let share = self.requests.queued().div_ceil(places as usize);
+        share.max(LEAST_SHARE).min(self.config.limits.batch_requests)
+    }
+
+    /// Takes requests from the queue until a batch has its share.
     fn next_batch(&mut self, n: SequenceNumber) -> Vec<NamedRequest> {
         let (mut batch, mut lanes, mut later) = (Vec::new(), BTreeSet::new(), Vec::new());
         let (mut bytes, mut inline) = (0usize, 0usize);
-        while batch.len() < self.config.limits.batch_requests {
+        let share = self.batch_share(n);
+        while batch.len() < share {
             let Some(digest) = self.requests.dequeue() else { break };
             let Some(pending) = self.requests.get(digest) else { continue };
             let (proof, request) = (pending.proof, pending.request.clone());

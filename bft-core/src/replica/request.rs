@@ -142,6 +142,11 @@ impl Requests {
         self.queue.push_back(digest);
     }
 
+    /// About how many requests wait to be proposed.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The next request to be proposed, if it is still pending and not proposed yet.
     pub fn dequeue(&mut self) -> Option<Digest> {
         while let Some(digest) = self.queue.pop_front() {

@@ -133,16 +133,30 @@ impl Group {
     fn deliver(&mut self, from: Peer, to: ReplicaId, message: Message) {
         self.now.tick = self.now.tick.after(Duration::from_micros(1));
         self.now.wall = Time(self.now.wall.0 + 1_000);
+        // As a driver does: what arrives together is ordered together.
+        let next = self.wire.front();
+        let more = next.is_some_and(|(then, next, _)| (*then, *next) == (from, Peer::Replica(to)));
         if let Ok(verified) = self.replicas[to.index()].verify(from, message) {
+            if more && matches!(verified.message(), Message::Request(_)) {
+                let replica = &mut self.replicas[to.index()];
+                let mut outputs = Vec::new();
+                replica.take(self.now, Input::Message(verified), &mut outputs);
+                return self.perform(to.0, outputs);
+            }
             self.replica_input(to.0, Input::Message(verified));
         }
     }
 
     fn replica_input(&mut self, i: u32, input: Input) {
-        let mut inputs = VecDeque::from([input]);
         let mut outputs = Vec::new();
-        while let Some(input) = inputs.pop_front() {
-            self.replicas[i as usize].handle(self.now, input, &mut outputs);
+        self.replicas[i as usize].handle(self.now, input, &mut outputs);
+        self.perform(i, outputs);
+    }
+
+    /// Does what `outputs` say, and what follows from doing it.
+    fn perform(&mut self, i: u32, mut outputs: Vec<Output>) {
+        let mut inputs = VecDeque::new();
+        loop {
             for output in outputs.drain(..) {
                 match output {
                     Output::Persist { id, .. } => inputs.push_back(Input::Persisted(id)),
@@ -168,6 +182,8 @@ impl Group {
                     Output::Alarm(alarm) => panic!("{alarm}"),
                 }
             }
+            let Some(input) = inputs.pop_front() else { return };
+            self.replicas[i as usize].handle(self.now, input, &mut outputs);
         }
     }
 
