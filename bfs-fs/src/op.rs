@@ -2,16 +2,20 @@
 //!
 //! Names are bytes. Every reply carries the attributes that a kernel wants next, so no request needs a second one.
 
+mod encoding;
+mod error;
 mod export;
 mod watched;
 
+pub(crate) use encoding::encode_data;
+pub use encoding::{decode_request, decode_result, encode_request, encode_result};
+pub use error::FsError;
 pub use export::*;
 pub use watched::*;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
-use core::fmt;
 
 /// An inode number. Never used twice, so a handle to what is gone is stale for ever.
 #[derive(
@@ -510,98 +514,6 @@ pub struct StatFs {
     pub free_inodes: u64,
 }
 
-/// Why an operation failed. One value an errno; see errno(3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
-pub enum FsError {
-    /// EPERM
-    NotPermitted,
-    /// ENOENT
-    NotFound,
-    /// EIO: only the client's side answers this; the state machine never does.
-    Io,
-    /// EACCES
-    AccessDenied,
-    /// EEXIST
-    Exists,
-    /// EXDEV
-    CrossDevice,
-    /// ENOTDIR
-    NotDirectory,
-    /// EISDIR
-    IsDirectory,
-    /// EINVAL
-    Invalid,
-    /// EFBIG
-    FileTooLarge,
-    /// ENOSPC
-    NoSpace,
-    /// EROFS
-    ReadOnly,
-    /// EMLINK
-    TooManyLinks,
-    /// ENAMETOOLONG
-    NameTooLong,
-    /// ENOTEMPTY
-    NotEmpty,
-    /// ESTALE
-    Stale,
-    /// EOPNOTSUPP
-    NotSupported,
-    /// ENODATA: no such extended attribute.
-    NoData,
-    /// ENXIO: a search from the end of the file on.
-    NoSuchAddress,
-    /// ERANGE: the name of an extended attribute that no attribute can have.
-    OutOfRange,
-    /// EMFILE: a client holds more files open than the group keeps for it.
-    TooManyOpen,
-    /// EAGAIN: another lock is in the way.
-    WouldBlock,
-    /// EDEADLK
-    Deadlock,
-    /// ENOLCK
-    NoLocks,
-    /// E2BIG: the value of an extended attribute.
-    TooBig,
-    /// EDQUOT
-    QuotaExceeded,
-}
-
-impl fmt::Display for FsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FsError::NotPermitted => "operation not permitted",
-            FsError::NotFound => "no such file or directory",
-            FsError::Io => "input/output error",
-            FsError::AccessDenied => "permission denied",
-            FsError::Exists => "file exists",
-            FsError::CrossDevice => "invalid cross-device link",
-            FsError::NotDirectory => "not a directory",
-            FsError::IsDirectory => "is a directory",
-            FsError::Invalid => "invalid argument",
-            FsError::FileTooLarge => "file too large",
-            FsError::NoSpace => "no space left on device",
-            FsError::ReadOnly => "read-only file system",
-            FsError::TooManyLinks => "too many links",
-            FsError::NameTooLong => "file name too long",
-            FsError::NotEmpty => "directory not empty",
-            FsError::Stale => "stale file handle",
-            FsError::NotSupported => "operation not supported",
-            FsError::NoData => "no data available",
-            FsError::NoSuchAddress => "no such device or address",
-            FsError::OutOfRange => "numerical result out of range",
-            FsError::TooManyOpen => "too many open files",
-            FsError::WouldBlock => "resource temporarily unavailable",
-            FsError::Deadlock => "resource deadlock avoided",
-            FsError::NoLocks => "no locks available",
-            FsError::TooBig => "argument list too long",
-            FsError::QuotaExceeded => "disk quota exceeded",
-        })
-    }
-}
-
-impl core::error::Error for FsError {}
-
 /// The most bytes one read or write moves.
 pub const MAX_IO: u32 = 1 << 20;
 /// The longest name of an entry.
@@ -660,74 +572,4 @@ impl FsOp {
                 | Permissions { .. }
         )
     }
-}
-
-/// The canonical bytes of a request.
-pub fn encode_request(request: &FsRequest) -> bytes::Bytes {
-    let op = match &request.op {
-        FsOp::Watched(watched) => &*watched.op,
-        op => op,
-    };
-    let payload = match op {
-        FsOp::Write { data, .. } => data.len(),
-        FsOp::SetXattr { value, .. } => value.len(),
-        FsOp::Null { argument, .. } => argument.len(),
-        _ => 0,
-    };
-    encode(request, payload)
-}
-
-/// The request in `bytes`, if they are canonical.
-pub fn decode_request(bytes: &[u8]) -> Option<FsRequest> {
-    borsh::from_slice(bytes).ok()
-}
-
-/// The canonical bytes of a result.
-pub fn encode_result(result: &FsResult) -> bytes::Bytes {
-    let reply = match result {
-        Ok(FsReply::Watched(report)) => report.result.as_deref().ok(),
-        other => other.as_ref().ok(),
-    };
-    let payload = match reply {
-        Some(FsReply::Data { data, .. }) => data.len(),
-        Some(FsReply::Value(value)) => value.len(),
-        Some(FsReply::Padding(bytes)) => bytes.len(),
-        _ => 0,
-    };
-    encode(result, payload)
-}
-
-/// As [`encode_result`] of a [`FsReply::Data`] of `length` bytes, which `fill` appends.
-pub(crate) fn encode_data(
-    length: usize,
-    eof: bool,
-    attributes: Attributes,
-    fill: impl FnOnce(&mut Vec<u8>),
-) -> bytes::Bytes {
-    /// Two tags, and the length.
-    const HEAD: usize = 6;
-    let empty =
-        encode(&Ok::<_, FsError>(FsReply::Data { data: bytes::Bytes::new(), eof, attributes }), 0);
-    let (head, tail) = empty.split_at(HEAD);
-    let tags = head.split_at(HEAD - 4).0;
-    let mut out = Vec::with_capacity(length + empty.len());
-    out.extend_from_slice(tags);
-    out.extend_from_slice(&(length as u32).to_le_bytes());
-    fill(&mut out);
-    assert_eq!(out.len(), HEAD + length, "what is read is as long as it was found to be");
-    out.extend_from_slice(tail);
-    out.into()
-}
-
-/// The result in `bytes`, if they are canonical.
-pub fn decode_result(bytes: &[u8]) -> Option<FsResult> {
-    borsh::from_slice(bytes).ok()
-}
-
-/// `payload`: how many bytes of `value` would otherwise be copied again when the buffer grows.
-fn encode(value: &impl BorshSerialize, payload: usize) -> bytes::Bytes {
-    let mut out = Vec::with_capacity(payload + 256);
-    // Writing to memory cannot fail.
-    let _ = value.serialize(&mut out);
-    out.into()
 }
