@@ -18,6 +18,7 @@
 //! | [`Account`] | 0x8c | 0 or 1 | uid or inode |
 //! | [`Answers`] | 0x8d | client | the first byte of their keys |
 //! | the group's own secret | 0x8e | 0 | 0 |
+//! | [`Outcomes`] | 0x8f | client | the first byte of their keys |
 //!
 //! A directory is a range of entries and a file a range of chunks, so no object grows with what it stands for.
 
@@ -28,8 +29,8 @@ mod once;
 pub(crate) use export::{account_id, account_subject, export_id};
 pub use lease::{Due, Lease, Stake};
 pub(crate) use lease::{client_id, due_id, lease_id, locks_id, stake_id, stake_of_id};
-pub use once::{Answer, Answers};
-pub(crate) use once::{MAX_ANSWERS, SECRET_ID, answers_id};
+pub use once::{Answer, Answers, Outcome, Outcomes};
+pub(crate) use once::{MAX_ANSWERS, MAX_OUTCOMES, SECRET_ID, answers_id, outcomes_id};
 
 use crate::locks::LockTable;
 use crate::op::{Account, Attributes, Export, Inode, Kind, Timestamp};
@@ -57,6 +58,7 @@ pub(crate) const EXPORT: u8 = 0x8b;
 pub(crate) const ACCOUNT: u8 = 0x8c;
 pub(crate) const ONCE: u8 = 0x8d;
 pub(crate) const SECRET: u8 = 0x8e;
+pub(crate) const WRITTEN: u8 = 0x8f;
 
 /// Where the [`Super`] object is.
 pub(crate) const SUPER_ID: ObjectId = ObjectId::new(SUPER, 0, 0);
@@ -91,6 +93,7 @@ pub enum Object {
     Answers(Answers),
     /// From which the keys of NFS handles are derived.
     Secret(Box<[u8; 32]>),
+    Outcomes(Outcomes),
 }
 
 /// The totals of the file system. There is one.
@@ -378,7 +381,7 @@ pub(crate) fn data_id(file: Inode, index: u64) -> ObjectId {
 mod tests {
     use super::*;
     use crate::locks::Lock;
-    use crate::op::{LockClass, LockKind, LockRequest, OnceKey};
+    use crate::op::{FsError, LockClass, LockKind, LockRequest, OnceKey};
 
     fn samples() -> Vec<Object> {
         let record = |body| {
@@ -444,6 +447,10 @@ mod tests {
                 result: bytes::Bytes::from_static(b"answer"),
             }]))),
             Object::Secret(Box::new([9; 32])),
+            Object::Outcomes(Outcomes(Vec::from([
+                Outcome { key: OnceKey([7; 16]), result: Ok(4096) },
+                Outcome { key: OnceKey([8; 16]), result: Err(FsError::NoSpace) },
+            ]))),
         ])
     }
 

@@ -492,6 +492,11 @@ pub enum FsReply {
     Granted(u8),
     Key([u8; 32]),
     Watched(Box<Report>),
+    /// To a `Write` that is asked for again, within the answer to a `Watched`: what it was answered. How the file was before is
+    /// not told, and after it means now.
+    WrittenBefore {
+        count: u32,
+    },
 }
 
 /// One name in a directory. "." and ".." are among them.

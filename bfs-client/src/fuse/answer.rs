@@ -51,7 +51,10 @@ pub(super) fn misfit(reply: &FsReply) -> Errno {
         FsReply::Value(_) => "an extended attribute",
         FsReply::Names(_) => "names of extended attributes",
         FsReply::StatFs(_) => "file system statistics",
-        FsReply::Granted(_) | FsReply::Key(_) | FsReply::Watched(_) => "what only NFS asks for",
+        FsReply::Granted(_)
+        | FsReply::Key(_)
+        | FsReply::Watched(_)
+        | FsReply::WrittenBefore { .. } => "what only NFS asks for",
     };
     tracing::error!(
         "input/output error: the group answered with {kind}, which does not fit the request"

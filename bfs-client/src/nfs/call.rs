@@ -171,8 +171,7 @@ pub fn read(
         (FsOp::SetAttributes { set, .. }, _) | (_, Some(set)) => set.size,
         _ => None,
     };
-    let repeatable = !op.changes_files() || matches!(op, FsOp::Write { .. });
-    let once = (!repeatable).then(once);
+    let once = op.changes_files().then(once);
     let op = match watch.is_empty() {
         true => op,
         false => FsOp::Watched(Box::new(Watched { watch, guard, then, once, ..Watched::new(op) })),

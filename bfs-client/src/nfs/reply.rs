@@ -188,7 +188,7 @@ impl Answer<'_> {
                 self.reply.0.reserve(data.len() + 16);
                 self.reply.u32(data.len() as u32).bool(eof).opaque(&data);
             }
-            (Write, FsReply::Written { count, .. }) => {
+            (Write, FsReply::Written { count, .. } | FsReply::WrittenBefore { count }) => {
                 self.ok().around(0);
                 let verifier = self.keys.write_verifier;
                 self.reply.u32(count).u32(FILE_SYNC).fixed(&verifier);

@@ -319,22 +319,33 @@ impl Client {
     }
 
     /// Writes FILE_SYNC; returns how much was written and how it is stored, and the verifier.
+    /// A WRITE that is to be FILE_SYNC.
+    pub fn write_record(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Vec<u8> {
+        self.nfs_record(7, |w| {
+            w.opaque(handle).u64(offset).u32(data.len() as u32).u32(2).opaque(data);
+        })
+    }
+
     pub fn write(
         &mut self,
         handle: &[u8],
         offset: u64,
         data: &[u8],
     ) -> Result<(u32, u32, [u8; 8]), u32> {
-        let (status, mut r) = self.nfs(7, |w| {
-            w.opaque(handle).u64(offset).u32(data.len() as u32).u32(2).opaque(data);
-        });
-        around(&mut r);
+        let record = self.write_record(handle, offset, data);
+        self.exchange_write(&record).map(|(_, written)| written)
+    }
+
+    /// How the file was around a WRITE; how much was written, how it is stored, and the verifier.
+    pub fn exchange_write(&mut self, record: &[u8]) -> Result<(Around, (u32, u32, [u8; 8])), u32> {
+        let (status, mut r) = self.exchange_nfs(record);
+        let around = around(&mut r);
         if status != OK {
             return Err(status);
         }
         let written = (r.u32().unwrap(), r.u32().unwrap(), r.fixed().unwrap());
         r.end().unwrap();
-        Ok(written)
+        Ok((around, written))
     }
 
     /// The data and whether the file ends with it.

@@ -75,6 +75,85 @@ fn another_proxy_with_the_same_keys_takes_over_and_the_old_one_ends() {
     assert_eq!(first.ended().code(), Some(1));
 }
 
+/// A file, its contents after two writes, and the record of the first of them.
+fn overwritten(client: &mut Client, root: &[u8]) -> (Handle, Vec<u8>, (u32, u32, [u8; 8])) {
+    let (file, _) = client.create(root, b"overwritten", 0o644).unwrap();
+    let first = client.write_record(&file, 0, b"first write");
+    let (around, written) = client.exchange_write(&first).unwrap();
+    assert_eq!(around.before.map(|(size, ..)| size), Some(0));
+    client.write(&file, 0, b"LATER").unwrap();
+    (file, first, written)
+}
+
+/// Sends a WRITE again that a later one has overwritten in part.
+fn expect_harmless(client: &mut Client, file: &[u8], first: &[u8], written: (u32, u32, [u8; 8])) {
+    let now = client.get(file).unwrap();
+    let (around, again) = client.exchange_write(first).unwrap();
+    assert_eq!(again, written, "count, committed and verifier are as they were");
+    assert_eq!(around, Around { before: None, after: Some(now) });
+    assert_eq!(client.read(file, 0, 99), Ok((b"LATER write".to_vec(), true)));
+}
+
+#[test]
+fn a_write_sent_again_through_another_proxy_undoes_no_later_one() {
+    let group = LocalGroup::create(4, 1).unwrap();
+    let first = proxy(&group, 0);
+    let port = first.port;
+    let mut client = first.client();
+    let root = client.mount();
+    let (file, write, written) = overwritten(&mut client, &root);
+    expect_harmless(&mut client, &file, &write, written);
+    first.kill();
+    let second = proxy(&group, port);
+    expect_harmless(&mut second.client(), &file, &write, written);
+    let third = proxy(&group, 0);
+    expect_harmless(&mut third.client(), &file, &write, written);
+}
+
+/// Waits until all replicas agree about the state.
+fn wait_until_healthy(group: &LocalGroup) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let health = group.status().map(|status| status.health);
+        if matches!(&health, Ok(health) if health == "HEALTHY") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{health:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn who_got_the_state_by_transfer_gives_the_same_answers() {
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    let server = proxy(&group, 0);
+    let mut client = server.client();
+    let root = client.mount();
+    let (file, write, written) = overwritten(&mut client, &root);
+    client.create(&root, b"gone", 0o644).unwrap();
+    let remove = client.nfs_record(12, |w| place(w, &root, b"gone"));
+    let removed = client.exchange(&remove);
+    let (primary, _) = group.status().unwrap().primary().unwrap();
+    let (lost, spare) = ((primary + 1) % 4, (primary + 2) % 4);
+    // It remembers nothing, and the log no longer reaches back to where it was.
+    group.kill(lost).unwrap();
+    let (other, _) = client.create(&root, b"other", 0o644).unwrap();
+    let work = |client: &mut Client| {
+        (0..600u64).for_each(|i| assert!(client.write(&other, i % 9, b"work").is_ok()));
+    };
+    work(&mut client);
+    group.start_replica(lost).unwrap();
+    wait_until_healthy(&group);
+    // Now nothing is done without it.
+    group.kill(spare).unwrap();
+    expect_harmless(&mut client, &file, &write, written);
+    assert_eq!(client.exchange(&remove), removed);
+    // Had it done anything again, its next checkpoint would be another one than theirs.
+    work(&mut client);
+    group.start_replica(spare).unwrap();
+    wait_until_healthy(&group);
+}
+
 #[test]
 fn another_principal_finds_the_same_handles_but_not_the_answers() {
     let group = LocalGroup::create(4, 1).unwrap();

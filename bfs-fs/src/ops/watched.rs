@@ -1,7 +1,10 @@
 //! Operations with the attributes around them, done once.
 
 use super::data::MAX_FILE_SIZE;
-use crate::object::{Answer, Answers, MAX_ANSWERS, Object, SECRET_ID, answers_id};
+use crate::object::{
+    Answer, Answers, MAX_ANSWERS, MAX_OUTCOMES, Object, Outcome, Outcomes, SECRET_ID, answers_id,
+    outcomes_id,
+};
 use crate::op::{
     Attributes, Caller, Change, CreateMode, FsError, FsOp, FsReply, FsResult, Inode, OnceKey,
     Plain, Refusal, Report, SetAttributes, SetTime, Watched, decode_result, encode_result,
@@ -39,9 +42,34 @@ impl Reader<'_> {
         if !watched.is_valid() {
             return Err(FsError::Invalid);
         }
+        Ok(self.report_now(watched, result))
+    }
+
+    fn report_now(self, watched: &Watched, result: FsResult) -> FsReply {
         let after = self.attributes_of(&watched.watch);
         let changes = after.into_iter().map(|after| Change { before: None, after });
-        Ok(report(changes.collect(), result.map_err(Refusal::Failed)))
+        report(changes.collect(), result.map_err(Refusal::Failed))
+    }
+
+    /// What `watched` is answered if it was done before.
+    fn answer_again(self, watched: &Watched) -> Option<FsReply> {
+        let key = watched.once?;
+        match &*watched.op {
+            FsOp::Write { .. } => {
+                let result = self.outcome_of(key)?;
+                let result = result.map(|count| FsReply::WrittenBefore { count });
+                Some(self.report_now(watched, result))
+            }
+            _ => self.answer_to(key),
+        }
+    }
+
+    /// What became of the write called `key`.
+    fn outcome_of(self, key: OnceKey) -> Option<Result<u32, FsError>> {
+        let Some(Object::Outcomes(outcomes)) = self.state.get(outcomes_id(self.client, key)) else {
+            return None;
+        };
+        Some(outcomes.0.iter().find(|outcome| outcome.key == key)?.result)
     }
 
     /// What a call called `key` was answered.
@@ -61,7 +89,8 @@ fn report(watched: Vec<Change>, result: Inner) -> FsReply {
 impl Writer<'_> {
     /// Does what `watched` says, or answers as the first time if it was done before.
     ///
-    /// Effects: an answer is kept until [`MAX_ANSWERS`] others of the same client have taken its place. That of a step towards
+    /// Effects: an answer is kept until [`MAX_ANSWERS`] others of the same client have taken its place; of a write only the
+    /// outcome, until those of [`MAX_OUTCOMES`] other writes have. The answer of a step towards
     /// a size that takes several is not kept: it must be possible to ask for the next.
     ///
     /// Errors: `Invalid` if it contradicts itself. What the operation fails with is within the answer.
@@ -69,7 +98,7 @@ impl Writer<'_> {
         if !watched.is_valid() {
             return Err(FsError::Invalid);
         }
-        if let Some(answer) = watched.once.and_then(|key| self.reader().answer_to(key)) {
+        if let Some(answer) = self.reader().answer_again(watched) {
             return Ok(answer);
         }
         let before = self.reader().attributes_of(&watched.watch);
@@ -78,9 +107,12 @@ impl Writer<'_> {
         let changes = before.into_iter().zip(after);
         let changes = changes.map(|(before, after)| Change { before, after }).collect();
         let finished = is_finished(watched, &result);
+        let written = matches!(*watched.op, FsOp::Write { .. }).then(|| outcome(&result));
         let answer = Ok(report(changes, result));
-        if let (Some(key), true) = (watched.once, finished) {
-            self.keep_answer(key, &answer);
+        match (watched.once, written) {
+            (Some(key), Some(outcome)) => self.keep_outcome(key, outcome),
+            (Some(key), None) if finished => self.keep_answer(key, &answer),
+            _ => {}
         }
         answer
     }
@@ -123,13 +155,19 @@ impl Writer<'_> {
         let id = answers_id(self.client, key);
         let answer = Answer { key, result: encode_result(answer) };
         match self.state.get_mut(id) {
-            Some(Object::Answers(answers)) => {
-                if answers.0.len() >= MAX_ANSWERS {
-                    answers.0.remove(0);
-                }
-                answers.0.push(answer);
-            }
+            Some(Object::Answers(answers)) => push_latest(&mut answers.0, answer, MAX_ANSWERS),
             _ => self.state.insert(id, Object::Answers(Answers(Vec::from([answer])))),
+        }
+    }
+
+    fn keep_outcome(&mut self, key: OnceKey, result: Result<u32, FsError>) {
+        let id = outcomes_id(self.client, key);
+        let outcome = Outcome { key, result };
+        match self.state.get_mut(id) {
+            Some(Object::Outcomes(outcomes)) => {
+                push_latest(&mut outcomes.0, outcome, MAX_OUTCOMES);
+            }
+            _ => self.state.insert(id, Object::Outcomes(Outcomes(Vec::from([outcome])))),
         }
     }
 
@@ -149,6 +187,24 @@ pub(crate) fn forget_answers(state: &mut State, client: u32) {
         let mut key = [0; 16];
         key[0] = first;
         state.remove(answers_id(client, OnceKey(key)));
+        state.remove(outcomes_id(client, OnceKey(key)));
+    }
+}
+
+/// Puts `last` behind the others, of which the first goes if there are `most` already.
+fn push_latest<T>(latest: &mut Vec<T>, last: T, most: usize) {
+    if latest.len() >= most {
+        latest.remove(0);
+    }
+    latest.push(last);
+}
+
+/// What became of a write that ended with `result`.
+fn outcome(result: &Inner) -> Result<u32, FsError> {
+    match result {
+        Ok(FsReply::Written { count, .. }) => Ok(*count),
+        Err(Refusal::Failed(error)) => Err(*error),
+        other => unreachable!("a write has no guard, and answers a count: {other:?}"),
     }
 }
 

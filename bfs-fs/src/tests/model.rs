@@ -35,8 +35,8 @@ pub struct Model {
     next_lease: u64,
     /// The lease has ended, and the next operation will find out.
     ending: bool,
-    /// Of calls that are not done twice, the oldest first.
-    pub answers: Vec<(OnceKey, FsResult)>,
+    /// Of calls that are not done twice.
+    pub answered: super::watched::Answered,
 }
 
 /// What a run of one operation knows.
@@ -145,7 +145,7 @@ impl Model {
             lease: None,
             next_lease: 1,
             ending: false,
-            answers: Vec::new(),
+            answered: Default::default(),
         }
     }
 

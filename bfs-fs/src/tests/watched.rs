@@ -4,19 +4,53 @@ use super::fixture::*;
 use super::model::{Model, Moment};
 use super::random::Maker;
 use crate::fsck;
-use crate::object::MAX_ANSWERS;
+use crate::object::{MAX_ANSWERS, MAX_OUTCOMES};
 use crate::op::*;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use bft_core::service::Service;
+use bft_core::tree::ObjectId;
 use bft_core::types::ClientId;
 
+/// What calls were answered, the oldest first.
+#[derive(Default)]
+pub struct Answered {
+    calls: Vec<(OnceKey, FsResult)>,
+    writes: Vec<(OnceKey, Result<u32, FsError>)>,
+}
+
+/// Keeps `last`, and of all whose keys begin like `key` at most `most`.
+fn keep<T>(latest: &mut Vec<(OnceKey, T)>, key: OnceKey, last: T, most: usize) {
+    let alike = |(other, _): &(OnceKey, T)| other.0[0] == key.0[0];
+    if latest.iter().filter(|one| alike(one)).count() == most {
+        let oldest = latest.iter().position(alike).unwrap();
+        let _ = latest.remove(oldest);
+    }
+    latest.push((key, last));
+}
+
+fn known<T: Clone>(latest: &[(OnceKey, T)], key: Option<OnceKey>) -> Option<T> {
+    latest.iter().find(|(other, _)| Some(*other) == key).map(|(_, one)| one.clone())
+}
+
 impl Model {
+    fn answered_before(&self, watched: &Watched) -> Option<FsResult> {
+        if !matches!(*watched.op, FsOp::Write { .. }) {
+            return known(&self.answered.calls, watched.once);
+        }
+        let result = known(&self.answered.writes, watched.once)?;
+        let now = |inode: &Inode| Change { before: None, after: self.attributes(inode.0).ok() };
+        let result = result.map(|count| Plain::new(FsReply::WrittenBefore { count }));
+        let result = result.map_err(Refusal::Failed);
+        let report = Report { watched: watched.watch.iter().map(now).collect(), result };
+        Some(Ok(FsReply::Watched(Box::new(report))))
+    }
+
     /// What `watched` answers.
     pub fn watched(&mut self, at: &Moment<'_>, watched: &Watched) -> FsResult {
-        if let Some((_, answer)) = self.answers.iter().find(|(key, _)| Some(*key) == watched.once) {
-            return answer.clone();
+        if let Some(answer) = self.answered_before(watched) {
+            return answer;
         }
         let changes = !watched.op.is_read_only();
         let look = |model: &Self| -> Vec<_> {
@@ -27,15 +61,19 @@ impl Model {
         let around = before.into_iter().zip(look(self));
         let around =
             around.map(|(before, after)| Change { before: before.filter(|_| changes), after });
+        let written = match (&*watched.op, &result) {
+            (FsOp::Write { .. }, Ok(FsReply::Written { count, .. })) => Some(Ok(*count)),
+            (FsOp::Write { .. }, Err(Refusal::Failed(error))) => Some(Err(*error)),
+            _ => None,
+        };
         let report = Report { watched: around.collect(), result: result.map(Plain::new) };
         let answer = Ok(FsReply::Watched(Box::new(report)));
-        if let Some(key) = watched.once {
-            let alike = |(other, _): &(OnceKey, FsResult)| other.0[0] == key.0[0];
-            if self.answers.iter().filter(|answer| alike(answer)).count() == MAX_ANSWERS {
-                let oldest = self.answers.iter().position(alike).unwrap();
-                let _ = self.answers.remove(oldest);
+        match (watched.once, written) {
+            (Some(key), Some(outcome)) => {
+                keep(&mut self.answered.writes, key, outcome, MAX_OUTCOMES)
             }
-            self.answers.push((key, answer.clone()));
+            (Some(key), None) => keep(&mut self.answered.calls, key, answer.clone(), MAX_ANSWERS),
+            (None, _) => {}
         }
         answer
     }
@@ -100,9 +138,10 @@ impl Maker {
         }
         if watched.op.changes_files() && self.rng.next(2) == 0 {
             // So few that answers are repeated, and lost to others.
+            let few = if matches!(*watched.op, FsOp::Write { .. }) { 150 } else { 30 };
             let mut key = [0; 16];
             key[0] = self.rng.next(2) as u8;
-            key[1] = self.rng.next(30) as u8;
+            key[1] = self.rng.next(few) as u8;
             watched.once = Some(OnceKey(key));
         }
         FsOp::Watched(Box::new(watched))
@@ -201,6 +240,87 @@ fn what_was_done_is_not_done_again_but_answered_again() {
     assert_eq!(b.report(&root(), once(2)), refused, "a failure is answered again too");
 }
 
+fn write_once(file: Inode, key: [u8; 2], data: &[u8]) -> Watched {
+    let mut once = [7; 16];
+    once[..2].copy_from_slice(&key);
+    Watched { once: Some(OnceKey(once)), ..watch(write(file, 0, data), &[file]) }
+}
+
+#[test]
+fn a_write_that_is_asked_for_again_does_not_undo_a_later_one() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o644);
+    let first = write_once(file, [1, 1], b"one");
+    b.report(&root(), first.clone());
+    b.report(&root(), write_once(file, [1, 2], b"TWO!"));
+    let now = b.attributes(file);
+    let again = b.report(&root(), first.clone());
+    assert_eq!(again.result.map(Plain::into_inner), Ok(FsReply::WrittenBefore { count: 3 }));
+    assert_eq!(again.watched, [Change { before: None, after: Some(now) }]);
+    assert_eq!(b.contents(file, 0, 9), b"TWO!");
+    assert_eq!(b.attributes(file), now, "nor are its times moved");
+    // Nor is it done to what is gone.
+    b.done(&root(), unlink(ROOT, "f"));
+    let gone = b.report(&root(), first);
+    assert_eq!(gone.result.map(Plain::into_inner), Ok(FsReply::WrittenBefore { count: 3 }));
+    assert_eq!(gone.watched, [Change { before: None, after: None }]);
+}
+
+#[test]
+fn a_write_that_failed_fails_again() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o600);
+    let refused = b.report(&user(5), write_once(file, [1, 1], b"no"));
+    assert_eq!(refused.result, Err(Refusal::Failed(FsError::AccessDenied)));
+    b.run(&root(), chmod(file, 0o666)).unwrap();
+    let again = b.report(&user(5), write_once(file, [1, 1], b"no"));
+    assert_eq!(again.result, refused.result);
+    assert_eq!(b.attributes(file).size, 0);
+}
+
+#[test]
+fn a_flood_of_writes_pushes_out_the_oldest_of_them_and_nothing_rarer() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o644);
+    b.file(&root(), ROOT, "gone", 0o644);
+    let mut remove = watch(unlink(ROOT, "gone"), &[ROOT]);
+    remove.once = write_once(file, [1, 0], b"").once;
+    let removed = b.report(&root(), remove.clone());
+    let objects = b.state.len();
+    for n in 0..=MAX_OUTCOMES as u8 {
+        b.report(&root(), write_once(file, [1, n], &[n]));
+    }
+    assert_eq!(b.state.len(), objects + 2, "the data, and one object for all outcomes");
+    assert_eq!(b.report(&root(), remove), removed);
+    b.report(&root(), write_once(file, [1, 1], &[1]));
+    assert_eq!(b.contents(file, 0, 9), [MAX_OUTCOMES as u8], "still known");
+    b.report(&root(), write_once(file, [1, 0], &[0]));
+    assert_eq!(b.contents(file, 0, 9), [0], "forgotten, and done again");
+}
+
+#[test]
+fn who_gets_the_state_by_transfer_answers_again_too() {
+    let mut b = Bench::new();
+    let file = b.file(&root(), ROOT, "f", 0o644);
+    let made = Watched { once: Some(OnceKey([3; 16])), ..watch(create(ROOT, "g", 0o600), &[ROOT]) };
+    b.report(&root(), made.clone());
+    b.report(&root(), write_once(file, [1, 1], b"one"));
+    b.report(&root(), write_once(file, [1, 2], b"two"));
+    // Objects travel as their bytes.
+    let first = ObjectId::new(0, 0, 0);
+    let last = ObjectId::new(u8::MAX, ObjectId::MAX_MAJOR, u64::MAX);
+    let mut other = Bench::new();
+    other.n = b.n;
+    for (id, object) in b.state.range(first, last) {
+        let bytes = borsh::to_vec(object).unwrap();
+        other.state.insert(id, borsh::from_slice(&bytes).unwrap());
+    }
+    for again in [made, write_once(file, [1, 1], b"one")] {
+        assert_eq!(other.report(&root(), again.clone()), b.report(&root(), again));
+        assert_eq!(other.contents(file, 0, 9), b"two");
+    }
+}
+
 #[test]
 fn answers_are_kept_in_bounded_memory_and_the_oldest_goes_first() {
     let mut b = Bench::new();
@@ -227,7 +347,8 @@ fn a_client_that_is_dismissed_leaves_no_answers() {
         let once = Some(OnceKey([key; 16]));
         b.report(&root(), Watched { once, ..watch(unlink(ROOT, "f"), &[]) });
     }
-    assert_eq!(b.state.len(), empty + 20);
+    b.report(&root(), write_once(ROOT, [1, 1], b"not to a directory"));
+    assert_eq!(b.state.len(), empty + 21);
     b.fs.dismiss(&b.context(), &mut b.state, ClientId(3));
     assert_eq!(b.state.len(), empty);
 }
@@ -308,9 +429,15 @@ fn an_export_binds_what_is_watched() {
 
 #[test]
 fn fsck_finds_answers_that_cannot_be_given() {
-    use crate::object::{Answer, Answers, Object, answers_id};
+    use crate::object::{Answer, Answers, Object, Outcome, Outcomes, answers_id, outcomes_id};
     let answer = |key| Answer { key: OnceKey([key; 16]), result: bytes::Bytes::from_static(b"no") };
     let mut b = Bench::new();
     b.state.insert(answers_id(0, OnceKey([1; 16])), Object::Answers(Answers(vec![answer(1)])));
     assert!(fsck::check(&b.state).is_err());
+    let outcome = |key| Outcome { key: OnceKey([key; 16]), result: Ok(1) };
+    for wrong in [vec![], vec![outcome(2)], vec![outcome(1); 2]] {
+        let mut b = Bench::new();
+        b.state.insert(outcomes_id(0, OnceKey([1; 16])), Object::Outcomes(Outcomes(wrong)));
+        assert!(fsck::check(&b.state).is_err());
+    }
 }
