@@ -43,11 +43,11 @@ remount_uncached() {
 
 andrew_run() {
     mkdir "$here/andrew"
-    /run/tools/andrew run --jobs 1 "$here/andrew"
+    /run/tools/andrew run --jobs 1 --releases "$(cat /run/share/releases)" "$here/andrew"
 }
 
 andrew_verify() {
-    /run/tools/andrew verify "$here/andrew"
+    /run/tools/andrew verify --releases "$(cat /run/share/releases)" "$here/andrew"
     rm -r "$here/andrew"
 }
 
@@ -84,6 +84,13 @@ fsx() {
     done
     rm -f /tmp/*.toml /tmp/fsx.out
     return $failed
+}
+
+# The same bytes, and the server has said whose they are.
+compare_with_libnfs() {
+    cmp "$here/from-libnfs" /run/share/from-libnfs
+    test "$(stat -c %u "$here/from-libnfs")" = "$(id -u)"
+    rm "$here/from-libnfs"
 }
 
 git_keeps_a_repository() {
@@ -137,7 +144,7 @@ in_guest() { # WORK [ARGUMENT...]
 }
 
 unlink_open() { in_guest unlink-open; }
-list_while_it_changes() { /run/tools/suites in-guest listing /mnt/nfs/large; }
+list_while_it_changes() { /run/tools/suites in-guest listing /mnt/nfs/large --names "$(cat /run/share/staying)"; }
 pair() { mkdir -p /mnt/nfs/pair; /run/tools/suites in-guest pair /mnt/nfs/pair --side "$(cat /run/share/side)"; }
 steady() { in_guest steady --seconds "$(cat /run/share/seconds)"; }
 steady_verify() { in_guest steady --verify; rm -r "$here/steady"; }

@@ -69,6 +69,22 @@ struct RunArguments {
     /// Leave the last phase out
     #[arg(long)]
     no_compile: bool,
+    #[command(flatten)]
+    part: Part,
+}
+
+/// How much of the source tree.
+#[derive(Args)]
+struct Part {
+    /// Only the first so many of its folders, one a release
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true, value_name = "COUNT")]
+    releases: usize,
+}
+
+impl Part {
+    fn tree(&self) -> Result<SourceTree> {
+        Ok(SourceTree::lua()?.first(self.releases))
+    }
 }
 
 #[derive(Args)]
@@ -78,6 +94,8 @@ struct VerifyArguments {
     /// As many copies as it made
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=999))]
     copies: u32,
+    #[command(flatten)]
+    part: Part,
 }
 
 #[derive(Args)]
@@ -159,7 +177,7 @@ fn run_phases(
             );
         }
     }
-    let tree = SourceTree::lua()?;
+    let tree = arguments.part.tree()?;
     console.note(&format!("{}: {} files, {} bytes", tree.name(), tree.files().len(), tree.bytes()));
     let RunArguments { copies, jobs, drop_caches, no_compile, .. } = *arguments;
     let options = Options { copies, jobs, drop_caches, no_compile };
@@ -181,7 +199,7 @@ fn run_verify(
     stop: &Stop,
 ) -> Result<bool> {
     check_directory(&arguments.dir)?;
-    let tree = SourceTree::lua()?;
+    let tree = arguments.part.tree()?;
     let found = verify::verify(&tree, &arguments.dir, arguments.copies, console, stop);
     console.note(&format!(
         "{} of {} files have the digest of their source",

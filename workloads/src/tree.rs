@@ -72,6 +72,14 @@ impl SourceTree {
         Ok(())
     }
 
+    /// The first `count` of its folders only.
+    pub fn first(mut self, count: usize) -> Self {
+        self.directories.truncate(count);
+        let kept = self.directories.clone();
+        self.files.retain(|file| kept.iter().any(|directory| file.path.starts_with(directory)));
+        self
+    }
+
     /// What it is and which release, for people.
     pub fn name(&self) -> &str {
         &self.name
@@ -140,6 +148,10 @@ mod tests {
         assert!(tree.units().count() >= 60 && tree.bytes() > 1_000_000);
         let lvm = tree.files().iter().find(|file| file.path.ends_with("lvm.c")).unwrap();
         assert_eq!(lvm.digest, blake3::hash(&lvm.contents));
+        let (directories, files) = (tree.directories()[0].clone(), tree.files().len());
+        let first = tree.first(1);
+        assert_eq!(first.directories(), [directories]);
+        assert!(first.units().count() > 10 && first.files().len() < files / 3);
     }
 
     #[test]

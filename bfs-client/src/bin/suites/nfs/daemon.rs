@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use workloads::stop::Stop;
 
 /// How long it may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(90);
 /// How long it may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);

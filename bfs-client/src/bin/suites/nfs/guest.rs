@@ -22,7 +22,7 @@ const STEPS: &str = include_str!("../../../../../workloads/kernel-nfs/steps.sh")
 const SHIM: &str = include_str!("../../../../../workloads/kernel-nfs/xstate-shim.c");
 
 /// How long it may take from its start to a mounted export.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(20);
 /// Units: bytes, as its command line wants them.
 const MEMORY: &str = "1536M";
@@ -48,6 +48,14 @@ impl Who {
         match self {
             Self::Root => "root",
             Self::User => "user",
+        }
+    }
+
+    /// Its number, and that of its group, in the guest.
+    pub fn uid(self) -> u32 {
+        match self {
+            Self::Root => 0,
+            Self::User => 1077,
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -22,6 +23,25 @@ pub fn make_private() -> Result<()> {
         "the system gives this process no network namespace\n  try: run it in a virtual machine, or in a container with CAP_SYS_ADMIN",
     )?;
     ip(&["link", "set", "lo", "up"])
+}
+
+/// Why this process may have no network of its own with guests on it; nothing if it may.
+///
+/// Effects: none; it is tried in another process.
+pub fn forbidden() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("only root may make a network of its own and mount in it".to_owned());
+    }
+    if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
+        return Some(format!("/dev/net/tun: {error}"));
+    }
+    let script = "ip link set lo up && ip tuntap add tap0 mode tap";
+    let tried = Command::new("unshare").args(["--net", "sh", "-c", script]).output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
 }
 
 /// One guest's cable: a network of two addresses, the guest's and this side's.

@@ -16,14 +16,18 @@ use nfs3_types::xdr_codec::{Opaque, Pack, Unpack, Void};
 use std::collections::HashMap;
 use std::io::{BufReader, Cursor, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take. A group that changes its view needs a while.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 /// The longest record that is taken from a server. Units: bytes.
 const RECORD_MAX: u32 = 4 << 20;
 /// As much of a file as one call reads or writes here. Units: bytes.
 pub const BLOCK: u32 = 4096;
+
+/// The number of the next call, on whichever connection: to a server a call of the same number and arguments is the same.
+static NEXT_XID: AtomicU32 = AtomicU32::new(1);
 
 /// A connection to one program of a server.
 pub struct Connection {
@@ -32,7 +36,6 @@ pub struct Connection {
     program: u32,
     version: u32,
     credentials: opaque_auth<'static>,
-    next_xid: u32,
 }
 
 /// A procedure and its arguments, as bytes; sent as often as one likes.
@@ -69,13 +72,12 @@ impl Connection {
             ..auth_unix::default()
         };
         let credentials = opaque_auth::auth_unix(&root);
-        Ok(Self { write, read, program, version, credentials, next_xid: 1 })
+        Ok(Self { write, read, program, version, credentials })
     }
 
     /// Sends `call`; returns the number by which its answer is known.
     pub fn send(&mut self, call: &Call) -> Result<u32> {
-        let xid = self.next_xid;
-        self.next_xid = xid.wrapping_add(1);
+        let xid = NEXT_XID.fetch_add(1, Ordering::Relaxed);
         let header = rpc_msg {
             xid,
             body: msg_body::CALL(call_body {

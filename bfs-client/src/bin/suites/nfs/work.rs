@@ -20,7 +20,12 @@ enum Work {
     /// A file that is open is removed
     UnlinkOpen { dir: PathBuf },
     /// A large directory is listed while names come and go
-    Listing { dir: PathBuf },
+    Listing {
+        dir: PathBuf,
+        /// How many names stay
+        #[arg(long)]
+        names: usize,
+    },
     /// One of two guests that do the same things at once
     Pair {
         dir: PathBuf,
@@ -40,38 +45,46 @@ enum Work {
 /// Does it; prints what failed, and at last how much passed and failed.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let mut tally = Tally::default();
-    match &arguments.work {
-        Work::UnlinkOpen { dir } => unlink_open::run(dir, &mut tally)?,
-        Work::Listing { dir } => large_directory::list(dir, &mut tally)?,
-        Work::Pair { dir, side: side @ 0..2 } => pair::run(dir, *side, &mut tally)?,
-        Work::Pair { side, .. } => bail!("there is no side {side}"),
-        Work::Steady { dir, verify: true, .. } => steady::verify(dir, &mut tally)?,
-        Work::Steady { dir, seconds, .. } => steady::run(dir, *seconds, &mut tally)?,
-    }
+    let done = work(&arguments.work, &mut tally);
+    tally.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
+    done?;
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+fn work(work: &Work, tally: &mut Tally) -> Result<()> {
+    match work {
+        Work::UnlinkOpen { dir } => unlink_open::run(dir, tally),
+        Work::Listing { dir, names } => large_directory::list(dir, *names, tally),
+        Work::Pair { dir, side: side @ 0..2 } => pair::run(dir, *side, tally),
+        Work::Pair { side, .. } => bail!("there is no side {side}"),
+        Work::Steady { dir, verify: true, .. } => steady::verify(dir, tally),
+        Work::Steady { dir, seconds, .. } => steady::run(dir, *seconds, tally),
+    }
 }
 
 /// How many claims hold.
 #[derive(Default)]
 pub struct Tally {
-    passed: u64,
-    failed: u64,
+    pub passed: u64,
+    pub failed: u64,
+    /// The first that do not.
+    pub failures: Vec<String>,
 }
 
 impl Tally {
-    /// How many failures are printed.
-    const PRINTED: u64 = 20;
+    /// How many failures are noted.
+    const NOTED: u64 = 20;
 
-    /// Counts a claim; prints it if it does not hold.
+    /// Counts a claim; notes it if it does not hold.
     pub fn claim(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if holds {
             self.passed += 1;
             return;
         }
         self.failed += 1;
-        if self.failed <= Self::PRINTED {
-            println!("FAILED: {}", what());
+        if self.failed <= Self::NOTED {
+            self.failures.push(what());
         }
     }
 

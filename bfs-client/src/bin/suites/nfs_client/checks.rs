@@ -4,7 +4,7 @@ use super::stage::{Done, Stage};
 use crate::nfs::daemon::tail;
 use crate::nfs::guest::Who;
 use crate::nfs::rpc;
-use crate::nfs::work::large_directory::{STAYING, staying};
+use crate::nfs::work::large_directory::staying;
 use crate::pjdfstest;
 use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ pub struct Check {
     pub name: &'static str,
     /// Who does it, one after the other.
     pub who: &'static [Who],
+    /// The same, of a quick run.
+    pub quick: &'static [Who],
     kind: Kind,
 }
 
@@ -28,6 +30,8 @@ enum Kind {
     Pair,
     /// One guest works steadily, and something happens to the service.
     Steady(Fault),
+    /// The tools of libnfs on this machine, and a guest that sees what they did.
+    Libnfs,
 }
 
 /// A step of steps.sh, and whether it is the check's own user who does it.
@@ -44,6 +48,7 @@ enum Fault {
 }
 
 /// How a check went.
+#[derive(Default)]
 pub struct Outcome {
     pub passed: u64,
     pub failed: u64,
@@ -58,8 +63,8 @@ pub enum Verdict {
 
 const BOTH: &[Who] = &[Who::Root, Who::User];
 const ROOT: &[Who] = &[Who::Root];
-/// No step may take longer. A guest starts compilers slowly.
-const STEP_LIMIT: Duration = Duration::from_secs(900);
+const USER: &[Who] = &[Who::User];
+const NOBODY: &[Who] = &[];
 /// How many RPCs of the host's own client are on their way at once.
 const DEPTH: usize = 16;
 
@@ -67,6 +72,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "Andrew-style work, digests compared",
         who: BOTH,
+        quick: BOTH,
         kind: Kind::Steps(&[
             Step::Own("andrew_run"),
             Step::Root("remount"),
@@ -74,37 +80,68 @@ pub const CHECKS: &[Check] = &[
         ]),
     },
     // It acts as other users by itself.
-    Check { name: "pjdfstest", who: ROOT, kind: Kind::Steps(&[Step::Own("pjdfstest")]) },
-    Check { name: "fsx", who: BOTH, kind: Kind::Steps(&[Step::Own("fsx")]) },
+    Check {
+        name: "pjdfstest",
+        who: ROOT,
+        quick: NOBODY,
+        kind: Kind::Steps(&[Step::Own("pjdfstest")]),
+    },
+    Check { name: "fsx", who: BOTH, quick: NOBODY, kind: Kind::Steps(&[Step::Own("fsx")]) },
     Check {
         name: "git clone, fsck, commit, gc",
         who: BOTH,
+        quick: NOBODY,
         kind: Kind::Steps(&[Step::Own("git_keeps_a_repository")]),
     },
     Check {
         name: "SQLite, rollback journal, two processes",
         who: BOTH,
+        quick: NOBODY,
         kind: Kind::Steps(&[Step::Own("sqlite_with_a_rollback_journal")]),
     },
     Check {
         name: "SQLite, write-ahead log, two processes",
         who: BOTH,
+        quick: NOBODY,
         kind: Kind::Steps(&[Step::Own("sqlite_with_a_write_ahead_log")]),
+    },
+    Check {
+        name: "nfs-cp, nfs-cat and nfs-ls of libnfs",
+        who: BOTH,
+        quick: BOTH,
+        kind: Kind::Libnfs,
     },
     Check {
         name: "unlink of an open file",
         who: BOTH,
+        quick: BOTH,
         kind: Kind::Steps(&[Step::Own("unlink_open")]),
     },
-    Check { name: "100,000 entries listed while they change", who: ROOT, kind: Kind::Listing },
-    Check { name: "two clients at once", who: ROOT, kind: Kind::Pair },
+    Check {
+        name: "a large directory listed while it changes",
+        who: ROOT,
+        quick: ROOT,
+        kind: Kind::Listing,
+    },
+    Check { name: "two clients at once", who: ROOT, quick: NOBODY, kind: Kind::Pair },
     Check {
         name: "proxy killed and restarted",
         who: BOTH,
+        quick: BOTH,
         kind: Kind::Steady(Fault::ProxyRestarts),
     },
-    Check { name: "a backup killed", who: BOTH, kind: Kind::Steady(Fault::BackupKilled) },
-    Check { name: "the primary killed", who: BOTH, kind: Kind::Steady(Fault::PrimaryKilled) },
+    Check {
+        name: "a backup killed",
+        who: BOTH,
+        quick: ROOT,
+        kind: Kind::Steady(Fault::BackupKilled),
+    },
+    Check {
+        name: "the primary killed",
+        who: BOTH,
+        quick: USER,
+        kind: Kind::Steady(Fault::PrimaryKilled),
+    },
 ];
 
 /// Cases of pjdfstest that no NFSv3 mount can pass.
@@ -124,6 +161,7 @@ impl Check {
         let outcome = match &self.kind {
             Kind::Steps(steps) => run_steps(steps, who, stage),
             Kind::Listing => listing(stage),
+            Kind::Libnfs => super::libnfs::run(who, stage),
             Kind::Pair => pair(stage),
             Kind::Steady(fault) => match stage.has_group() {
                 true => steady(*fault, who, stage),
@@ -205,7 +243,7 @@ fn run_steps(steps: &[Step], who: Who, stage: &mut Stage) -> Result<Outcome> {
             Step::Own(step) => (*step, who),
             Step::Root(step) => (*step, Who::Root),
         };
-        let done = stage.step(0, step, who, STEP_LIMIT)?;
+        let done = stage.step(0, step, who, stage.scale.step_limit)?;
         all.add(Outcome::of(step, &done));
         if !done.ok {
             break;
@@ -218,10 +256,11 @@ fn run_steps(steps: &[Step], who: Who, stage: &mut Stage) -> Result<Outcome> {
 fn listing(stage: &mut Stage) -> Result<Outcome> {
     // A guest that mounts makes the root what it should be.
     stage.guest(0)?;
+    let names = stage.scale.staying;
     let mut other = rpc::Mounted::new(stage.endpoint())?;
     let root = other.root.clone();
     let large = other.mkdir(&root, "large")?;
-    let made = (0..STAYING).map(|i| rpc::create(&large, &staying(i)));
+    let made = (0..names).map(|i| rpc::create(&large, &staying(i)));
     other.run(made, DEPTH).context("cannot fill the directory")?;
     let ends = AtomicBool::new(false);
     let (done, changes) = thread::scope(|scope| {
@@ -233,11 +272,11 @@ fn listing(stage: &mut Stage) -> Result<Outcome> {
                 other.run([rpc::remove(&large, &name)], 1)?;
                 changes += 2;
             }
-            let all = (0..STAYING).map(|i| rpc::remove(&large, &staying(i)));
+            let all = (0..names).map(|i| rpc::remove(&large, &staying(i)));
             other.run(all, DEPTH).context("cannot empty the directory")?;
             Ok(changes)
         });
-        let done = stage.step(0, "list_while_it_changes", Who::Root, STEP_LIMIT);
+        let done = stage.step(0, "list_while_it_changes", Who::Root, stage.scale.step_limit);
         ends.store(true, Ordering::Relaxed);
         (done, changing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
@@ -252,51 +291,49 @@ fn listing(stage: &mut Stage) -> Result<Outcome> {
 fn pair(stage: &mut Stage) -> Result<Outcome> {
     for side in 0..2 {
         stage.guest(side)?.tell("side", &side.to_string())?;
-        let done = stage.step(side, "remount_uncached", Who::Root, STEP_LIMIT)?;
+        let done = stage.step(side, "remount_uncached", Who::Root, stage.scale.step_limit)?;
         ensure!(done.ok, "guest {side} cannot mount: {}", done.log);
     }
     (0..2).try_for_each(|side| stage.guest(side)?.begin("pair", Who::Root))?;
     let mut all = Outcome { passed: 0, failed: 0, note: "two guests, actimeo=0".to_owned() };
     for side in 0..2 {
-        let done = stage.end_of_step(side, STEP_LIMIT)?;
+        let done = stage.end_of_step(side, stage.scale.step_limit)?;
         all.add(Outcome::of("pair", &done));
         let said = done.log.lines().filter(|line| line.ends_with(" there"));
         said.for_each(|line| all.say(line));
     }
     stage.end_guest(1);
-    let done = stage.step(0, "remount", Who::Root, STEP_LIMIT)?;
+    let done = stage.step(0, "remount", Who::Root, stage.scale.step_limit)?;
     ensure!(done.ok, "the guest cannot mount again: {}", done.log);
     Ok(all)
 }
 
-/// How long the guest works, and when in that time something happens first.
-const STEADY: Duration = Duration::from_secs(25);
+/// When in the guest's work something happens first.
 const BEFORE_FAULT: Duration = Duration::from_secs(4);
-const PROXY_RESTARTS: u32 = 4;
 
 fn steady(fault: Fault, who: Who, stage: &mut Stage) -> Result<Outcome> {
-    stage.guest(0)?.tell("seconds", &STEADY.as_secs().to_string())?;
     stage.guest(0)?.begin("steady", who)?;
     stage.sleep(BEFORE_FAULT)?;
     let what = match fault {
         Fault::ProxyRestarts => {
-            for _ in 0..PROXY_RESTARTS {
+            let times = stage.scale.proxy_restarts;
+            for _ in 0..times {
                 stage.restart_proxy(Duration::from_secs(1))?;
                 stage.sleep(Duration::from_secs(3))?;
             }
-            format!("killed {PROXY_RESTARTS} times")
+            format!("killed {times} times")
         }
         Fault::BackupKilled => format!("r{} killed", stage.kill_replica(false)?),
         Fault::PrimaryKilled => format!("r{} killed", stage.kill_replica(true)?),
     };
-    let done = stage.end_of_step(0, STEP_LIMIT)?;
+    let done = stage.end_of_step(0, stage.scale.step_limit)?;
     let mut outcome = Outcome::of("steady", &done);
     outcome.say(&what);
     done.log.lines().filter(|line| line.starts_with("rounds ")).for_each(|line| outcome.say(line));
     if done.ok {
-        let remounted = stage.step(0, "remount", Who::Root, STEP_LIMIT)?;
+        let remounted = stage.step(0, "remount", Who::Root, stage.scale.step_limit)?;
         ensure!(remounted.ok, "the guest cannot mount again: {}", remounted.log);
-        let verified = stage.step(0, "steady_verify", who, STEP_LIMIT)?;
+        let verified = stage.step(0, "steady_verify", who, stage.scale.step_limit)?;
         outcome.add(Outcome::of("steady_verify", &verified));
     }
     stage.start_replicas()?;

@@ -1,6 +1,7 @@
 //! What the checks are done on: the service, and guests that have it mounted.
 
 use super::Arguments;
+use super::scale::Scale;
 use crate::nfs::folder::Folder;
 use crate::nfs::guest::{Ended, Guest, Kit, Who};
 use crate::nfs::network::Cable;
@@ -18,7 +19,7 @@ const FSX: &str = include_str!("../../../../../workloads/kernel-nfs/fsx.toml");
 const PJDFSTEST: &str = include_str!("../../../../../workloads/kernel-nfs/pjdfstest.toml");
 
 /// How long a group may take until all its replicas agree again.
-const HEAL_LIMIT: Duration = Duration::from_secs(90);
+const HEAL_LIMIT: Duration = Duration::from_secs(180);
 
 /// A service and its guests. Dropping it ends and removes everything.
 pub struct Stage {
@@ -28,8 +29,9 @@ pub struct Stage {
     cables: [Cable; 2],
     kit: Kit,
     settings: Vec<(&'static str, String)>,
+    pub scale: Scale,
     stop: Stop,
-    _scratch: Folder,
+    scratch: Folder,
 }
 
 /// A step that a guest did.
@@ -45,7 +47,7 @@ fn cannot(failure: Failure) -> anyhow::Error {
 
 impl Stage {
     /// Starts `server`; guests are booted when they are first needed.
-    pub fn start(server: Target, arguments: &Arguments, stop: &Stop) -> Result<Self> {
+    pub fn start(server: Target, arguments: &Arguments, scale: Scale, stop: &Stop) -> Result<Self> {
         let scratch = Folder::temporary("nfs-client")?;
         let dir = scratch.path();
         let write = |name: &str, text: &str| -> Result<PathBuf> {
@@ -55,22 +57,28 @@ impl Stage {
         };
         let this = std::env::current_exe()?;
         let bfs = Programs::beside_this().map_err(cannot)?.bfs;
-        let tools = vec![
-            this,
-            bfs.with_file_name("andrew"),
-            arguments.tools.join("pjdfstest"),
-            arguments.tools.join("fsx"),
-            write("fsx.toml", FSX)?,
-            write("pjdfstest.toml", PJDFSTEST)?,
-        ];
+        let mut tools = vec![this, bfs.with_file_name("andrew")];
+        let suites = arguments.tools.as_ref().filter(|_| scale.suites);
+        if let Some(suites) = suites {
+            tools.extend(["pjdfstest", "fsx"].map(|name| suites.join(name)));
+            tools.extend([write("fsx.toml", FSX)?, write("pjdfstest.toml", PJDFSTEST)?]);
+        }
         let kit = Kit::new(dir, tools)?;
         let cables = [Cable::lay(0)?, Cable::lay(1)?];
-        make_repository(&kit.share(cables[0]))?;
+        if scale.suites {
+            make_repository(&kit.share(cables[0]))?;
+        }
         let service = server.start(dir, stop)?;
         let seeds: Vec<_> = (1..=arguments.seeds).map(|seed| seed.to_string()).collect();
-        let settings = vec![("seeds", seeds.join(" ")), ("operations", arguments.ops.to_string())];
-        let stop = stop.clone();
-        Ok(Self { guests: [None, None], service, cables, kit, settings, stop, _scratch: scratch })
+        let settings = vec![
+            ("seeds", seeds.join(" ")),
+            ("operations", arguments.ops.to_string()),
+            ("releases", scale.releases.to_string()),
+            ("staying", scale.staying.to_string()),
+            ("seconds", scale.steady.as_secs().to_string()),
+        ];
+        let (guests, stop) = ([None, None], stop.clone());
+        Ok(Self { guests, service, cables, kit, settings, scale, stop, scratch })
     }
 
     /// The running guest number `number`, booted if there is none.
@@ -113,6 +121,16 @@ impl Stage {
                 bail!("{why}\n{log}\nthe server said:\n{}", self.service.said())
             }
         }
+    }
+
+    /// A folder of this run on this machine.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// What guest 0 sees as /run/share.
+    pub fn share(&self) -> PathBuf {
+        self.kit.share(self.cables[0])
     }
 
     pub fn endpoint(&self) -> &Endpoint {

@@ -8,8 +8,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-/// How many names stay.
-pub const STAYING: usize = 100_000;
 /// How often all of it is listed.
 const LISTINGS: usize = 4;
 
@@ -18,14 +16,14 @@ pub fn staying(i: usize) -> String {
     format!("stays-{i:06}")
 }
 
-/// Requires: every name of [`staying`] is in `dir`, and other processes make and remove no name twice.
-pub fn list(dir: &Path, tally: &mut Tally) -> Result<()> {
+/// Requires: the first `names` of [`staying`] are in `dir`, and other processes make and remove no name twice.
+pub fn list(dir: &Path, names: usize, tally: &mut Tally) -> Result<()> {
     let (ends, changes) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| -> Result<()> {
         let changing = scope.spawn(|| change(dir, &ends, &changes));
         for listing in 0..LISTINGS {
             let before = changes.load(Ordering::Relaxed);
-            let listed = list_once(dir, listing, tally);
+            let listed = list_once(dir, names, listing, tally);
             let meanwhile = changes.load(Ordering::Relaxed) - before;
             if let Ok(entries) = listed {
                 println!("listing {listing}: {entries} entries, {meanwhile} changes by this guest");
@@ -43,15 +41,15 @@ pub fn list(dir: &Path, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn list_once(dir: &Path, listing: usize, tally: &mut Tally) -> Result<usize> {
+fn list_once(dir: &Path, names: usize, listing: usize, tally: &mut Tally) -> Result<usize> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     for entry in fs::read_dir(dir)? {
         *seen.entry(entry?.file_name().to_string_lossy().into_owned()).or_default() += 1;
     }
-    let missed = (0..STAYING).filter(|i| !seen.contains_key(&staying(*i))).count();
+    let missed = (0..names).filter(|i| !seen.contains_key(&staying(*i))).count();
     let doubled: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).take(3).collect();
     tally.claim(missed == 0, || {
-        let first = (0..STAYING).find(|i| !seen.contains_key(&staying(*i))).map(staying);
+        let first = (0..names).find(|i| !seen.contains_key(&staying(*i))).map(staying);
         format!("listing {listing}: {missed} names that stay are missed; the first is {first:?}")
     });
     tally.claim(doubled.is_empty(), || format!("listing {listing}: doubled are {doubled:?}"));
