@@ -1,12 +1,12 @@
 //! Clients that work on the file system at random, a few operations at a time, on the same few files.
 
 use bfs_fs::op::{
-    Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, Keep, ROOT, RenameMode, SetAttributes,
-    decode_result, encode_request,
+    Caller, CreateMode, FsOp, FsReply, FsRequest, Inode, Keep, OnceKey, Plain, ROOT, RenameMode,
+    SetAttributes, Watched, decode_result, encode_request,
 };
 use bytes::Bytes;
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An operation that a client has asked for and not been answered.
 pub struct Invocation {
@@ -26,11 +26,17 @@ pub struct Workload {
     pub remaining: u64,
     /// Whether all its operations are alike and small, so that throughput can be compared.
     pub steady: bool,
+    /// Whether it asks as a proxy of NFS does, and for some things again.
+    pub proxy: bool,
+    /// What a proxy asked for last and may ask for again.
+    sent: VecDeque<FsOp>,
     pending: BTreeMap<u64, Invocation>,
     known: Vec<Inode>,
     next_token: u64,
 }
 
+/// Some of them are forgotten by the time that they are asked for again.
+const MOST_SENT: usize = 24;
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 impl Workload {
@@ -38,7 +44,16 @@ impl Workload {
     pub fn new(width: usize, operations: u64) -> Self {
         let known = vec![ROOT];
         let pending = BTreeMap::new();
-        Self { width, remaining: operations, steady: false, pending, known, next_token: 1 }
+        Self {
+            width,
+            remaining: operations,
+            steady: false,
+            proxy: false,
+            sent: VecDeque::new(),
+            pending,
+            known,
+            next_token: 1,
+        }
     }
 
     /// The group is healed: `more` operations, or no more where there was no end of them.
@@ -80,7 +95,11 @@ impl Workload {
         self.next_token += 1;
         let request = FsRequest {
             caller: Caller { uid: 0, gid: 0, groups: vec![token as u32] },
-            op: if self.steady { steady_op(rng) } else { self.random_op(rng) },
+            op: match (self.steady, self.proxy) {
+                (true, _) => steady_op(rng),
+                (false, true) => self.proxy_op(rng),
+                (false, false) => self.random_op(rng),
+            },
         };
         let read_only = request.op.is_read_only();
         let op = encode_request(&request);
@@ -90,13 +109,40 @@ impl Workload {
 
     /// The answer to `token` has come.
     pub fn answered(&mut self, token: u64, result: &[u8]) -> Option<Invocation> {
-        if let Some(Ok(FsReply::Attributes(attributes))) = decode_result(result)
+        let result = decode_result(result).and_then(Result::ok);
+        let result = match result {
+            Some(FsReply::Watched(report)) => report.result.ok().map(Plain::into_inner),
+            other => other,
+        };
+        if let Some(FsReply::Attributes(attributes)) = result
             && !self.known.contains(&attributes.inode)
             && self.known.len() < 12
         {
             self.known.push(attributes.inode);
         }
         self.pending.remove(&token)
+    }
+
+    /// An operation with the attributes around it, which is done once; or one of the last that were asked for, with whatever
+    /// others have done since.
+    fn proxy_op(&mut self, rng: &mut Rng) -> FsOp {
+        if !self.sent.is_empty() && rng.u32(..4) == 0 {
+            return self.sent[rng.usize(..self.sent.len())].clone();
+        }
+        let mut watched = Watched::new(self.random_op(rng));
+        watched.watch.push(self.known[rng.usize(..self.known.len())]);
+        if watched.op.changes_files() {
+            // So few first bytes that some answers are pushed out by others.
+            let mut key = rng.u128(..).to_le_bytes();
+            key[0] %= 2;
+            watched.once = Some(OnceKey(key));
+        }
+        let op = FsOp::Watched(Box::new(watched));
+        if self.sent.len() == MOST_SENT {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(op.clone());
+        op
     }
 
     fn random_op(&self, rng: &mut Rng) -> FsOp {

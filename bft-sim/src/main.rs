@@ -38,6 +38,9 @@ struct Arguments {
     /// Make f+1 replicas faulty on a fixed set of seeds: an oracle or an alarm must notice.
     #[arg(long)]
     over_f: bool,
+    /// Let clients ask as proxies of NFS do: with the attributes around each operation, once, and for some things again.
+    #[arg(long, conflicts_with_all = ["attack", "over_f"])]
+    nfs: bool,
     /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it. With `none`, run the worlds
     /// of each hunt on a sound core: no oracle may fire.
     #[cfg(feature = "planted")]
@@ -72,6 +75,12 @@ fn plan(arguments: &Arguments, seed: u64, scenario: Scenario) -> Plan {
     Plan { seed, n, f, clients, operations, trace: arguments.trace, scenario }
 }
 
+impl Arguments {
+    fn swarm(&self) -> Scenario {
+        if self.nfs { Scenario::Nfs } else { Scenario::Swarm }
+    }
+}
+
 /// One world, event by event.
 fn trace(arguments: &Arguments) -> anyhow::Result<bool> {
     let n = arguments.n.unwrap_or(4);
@@ -79,7 +88,7 @@ fn trace(arguments: &Arguments) -> anyhow::Result<bool> {
         Some(name) if name == "none" => attack::plan(None, n),
         Some(name) => attack::plan(Some(adversary::by_name(name)?.name), n),
         None if arguments.over_f => plan(arguments, arguments.seed, Scenario::OverF),
-        None => plan(arguments, arguments.seed, Scenario::Swarm),
+        None => plan(arguments, arguments.seed, arguments.swarm()),
     };
     let report = swarm::run(Plan { trace: true, ..plan });
     print_summary(&report, None);
@@ -102,7 +111,7 @@ fn swarm(arguments: &Arguments) -> anyhow::Result<bool> {
     let seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds);
     let total = swarm::run_all(
         seeds,
-        |seed| plan(arguments, seed, Scenario::Swarm),
+        |seed| plan(arguments, seed, arguments.swarm()),
         |plan, violations| {
             violations.iter().for_each(|violation| println!("seed {}: {violation}", plan.seed));
             println!("  repro: {}", swarm::repro(plan));

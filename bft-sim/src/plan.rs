@@ -41,6 +41,8 @@ pub enum Scenario {
     OverF,
     /// A swarm in which one kind of trouble is likelier.
     Leaning(Lean),
+    /// A swarm whose clients ask as proxies of NFS do, and for some things again.
+    Nfs,
 }
 
 /// How long a scripted attack lasts. Units: microseconds of virtual time.
@@ -95,7 +97,7 @@ impl Setup {
     pub fn draw(plan: &Plan, rng: &mut Rng) -> Self {
         let size = ClusterSize::new(plan.n, plan.f).expect("n must be at least 3f + 1");
         match plan.scenario {
-            Scenario::Swarm => Self::swarm(plan, size, rng, size.f()),
+            Scenario::Swarm | Scenario::Nfs => Self::swarm(plan, size, rng, size.f()),
             Scenario::OverF => Self::over_f(plan, size, rng),
             Scenario::Leaning(lean) => {
                 let mut setup = Self::swarm(plan, size, rng, size.f());

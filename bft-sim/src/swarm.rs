@@ -20,6 +20,7 @@ pub fn repro(plan: &Plan) -> String {
     let what = match plan.scenario {
         Scenario::Swarm => String::new(),
         Scenario::OverF => " --over-f".into(),
+        Scenario::Nfs => " --nfs".into(),
         Scenario::Leaning(_) => " --planted".into(),
         Scenario::Attack(name) => format!(" --attack {}", name.unwrap_or("none")),
     };

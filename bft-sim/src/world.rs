@@ -285,6 +285,7 @@ impl World {
         let width = if endless { 4 } else { self.rng.usize(1..6) };
         let mut workload = Workload::new(width, now);
         workload.steady = endless;
+        workload.proxy = self.plan.scenario == Scenario::Nfs;
         let evil = role.map(|adversary| self.evil(adversary));
         ClientNode {
             client: Client::new(config),

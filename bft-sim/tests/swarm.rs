@@ -17,10 +17,14 @@ fn plan(seed: u64, n: u32) -> Plan {
 
 /// Runs the worlds of `seeds` and fails with every one that breaks a promise.
 fn swarm(seeds: std::ops::Range<u64>, n: u32) -> Report {
+    swarm_of(Scenario::Swarm, seeds, n)
+}
+
+fn swarm_of(scenario: Scenario, seeds: std::ops::Range<u64>, n: u32) -> Report {
     let mut failures = Vec::new();
     let total = swarm::run_all(
         seeds,
-        |seed| plan(seed, n),
+        |seed| Plan { scenario, ..plan(seed, n) },
         |plan, violations| {
             failures.push(format!("{}\n  repro: {}", violations.join("\n"), swarm::repro(plan)));
         },
@@ -103,6 +107,16 @@ parts! {
     fresh_worlds_keep_their_promises_7 7,
     fresh_worlds_keep_their_promises_8 8,
     fresh_worlds_keep_their_promises_9 9,
+}
+
+/// What proxies of NFS were answered is part of the state: every replica gives the same answers again, also one that got the
+/// state by transfer.
+#[test]
+fn proxies_of_nfs_are_answered_again_alike() {
+    let first = fresh_seed();
+    let mut total = swarm_of(Scenario::Nfs, first..first + 200, 4);
+    total.add(swarm_of(Scenario::Nfs, first..first + 25, 7));
+    assert!(total.transfers > 50, "{} transfers", total.transfers);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Turnover {
     /// Drawn for worlds of at least three clients with an honest administrator.
     pub fn draw(seed: u64, scenario: Scenario, honest: &[bool], heal_at: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ SALT);
-        let drawn = matches!(scenario, Scenario::Swarm | Scenario::Leaning(_));
+        let drawn = matches!(scenario, Scenario::Swarm | Scenario::Leaning(_) | Scenario::Nfs);
         let mut turnover = Self::default();
         if !drawn || honest.len() < 3 || !honest[0] {
             return turnover;
