@@ -28,7 +28,8 @@ EXPORT_DEFAULTS {
 EXPORT { Export_Id = 1; Path = $folder; Pseudo = /export; FSAL { Name = $fsal; } }
 C
 rpcbind -f &
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+# What has ended by itself cannot be killed, and that is no failure of this script: its status is the one it ends with.
+trap 'status=$?; set +e; kill $(jobs -p) 2> /dev/null; exit $status' EXIT
 trap 'exit 0' TERM INT HUP
 until [ -S /run/rpcbind.sock ]; do sleep 0.05; done
 ganesha.nfsd -F -f /run/ganesha/conf -L STDOUT -p /run/ganesha/pid &
