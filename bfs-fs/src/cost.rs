@@ -3,10 +3,10 @@
 //! An empty file with a name of 18 bytes was measured at 680 bytes, a full page at 4,160 and a lone page at 4,360.
 //!
 //! They stand for one copy of the state. Kept versions (a checkpoint, a tentative batch) take more, but share with the
-//! newest all that did not change. The accounts of users and subtrees are not counted: there is at most one more of them than
-//! inodes.
+//! newest all that did not change.
 
 use crate::object::{Body, PAGE};
+use crate::op::Export;
 
 /// An inode: its record, its leaf in the tree and its part of the nodes above. Units: bytes.
 pub const INODE_COST: u64 = 384;
@@ -25,6 +25,16 @@ pub const STAKE_COST: u64 = 300;
 
 /// A lock, or the wait for one. Units: bytes.
 pub const LOCK_COST: u64 = 64;
+
+/// What a user or a subtree has taken, and may take. Units: bytes.
+pub const ACCOUNT_COST: u64 = 320;
+/// What a client may do, besides the ranges of uids. Units: bytes.
+pub const EXPORT_COST: u64 = 384;
+
+/// What `export` costs.
+pub fn export(export: &Export) -> u64 {
+    EXPORT_COST + size_of_val(export.uids.as_slice()) as u64
+}
 
 /// What an extended attribute costs.
 pub fn xattr(name: &[u8], value: usize) -> u64 {

@@ -277,7 +277,8 @@ impl<'a> Survey<'a> {
             + self.entries.values().map(|entry| cost::entry(&entry.name)).sum::<u64>()
             + cost::data(self.chunks.len() as u64, pages)
             + self.xattr_bytes()
-            + self.held_bytes();
+            + self.held_bytes()
+            + self.booked_bytes();
         let inodes = self.inodes.len() as u64;
         let right = self.totals.is_some_and(|t| t.inodes == inodes && t.bytes == bytes);
         let totals = self.totals;

@@ -39,7 +39,7 @@ use alloc::vec::Vec;
 use bft_core::service::{Context, NotReadOnly, Service};
 use bft_core::types::ClientId;
 use bytes::Bytes;
-use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, export_id, inode_id};
+use object::{Body, InodeRecord, Object, SUPER_ID, Super, account_id, inode_id};
 use op::{
     Account, Export, FsError, FsOp, FsRequest, FsResult, MAX_GROUPS, ROOT, Subject, Timestamp,
 };
@@ -267,7 +267,7 @@ impl Service for FileSystem {
         let totals = Super {
             next_inode: ROOT.0 + 1,
             inodes: 1,
-            bytes: cost::inode(&root.body),
+            bytes: cost::inode(&root.body) + 2 * cost::ACCOUNT_COST,
             next_lease: 1,
             lease_time: 0,
             lease_time_at: 0,
@@ -298,7 +298,7 @@ impl Service for FileSystem {
         let caller = op::Caller { uid: 0, gid: 0, groups: Vec::new() };
         // Ending a lease cannot fail.
         let _ = self.apply(&own, objects, &FsRequest { caller, op: FsOp::EndLease });
-        objects.remove(export_id(client.0));
+        ops::put_export(objects, client.0, None);
         ops::forget_answers(objects, client.0);
     }
 

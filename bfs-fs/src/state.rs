@@ -64,6 +64,14 @@ pub(crate) fn totals(state: &State) -> Super {
     }
 }
 
+/// The totals, to be changed.
+pub(crate) fn totals_mut(state: &mut State) -> &mut Super {
+    match state.get_mut(SUPER_ID) {
+        Some(Object::Super(totals)) => totals,
+        _ => unreachable!("genesis puts the super object in place and nothing removes it"),
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Errors: `Stale` if there is no such inode (any more).
     pub fn inode(self, number: Inode) -> Result<&'a InodeRecord, FsError> {
@@ -161,10 +169,7 @@ impl Writer<'_> {
 
     /// The totals, to be changed.
     pub fn totals_mut(&mut self) -> &mut Super {
-        match self.state.get_mut(SUPER_ID) {
-            Some(Object::Super(totals)) => totals,
-            _ => unreachable!("genesis puts the super object in place and nothing removes it"),
-        }
+        totals_mut(self.state)
     }
 
     /// Takes `bytes` of the memory budget. Requires: there is room.

@@ -1,6 +1,7 @@
 //! What must hold of exports, subtrees and accounts.
 
 use super::Survey;
+use crate::cost;
 use crate::object::{Object, PAGE, account_subject};
 use crate::op::{ADMINISTRATOR, Account, Export, Inode, ROOT, Subject};
 use alloc::collections::BTreeMap;
@@ -30,6 +31,12 @@ impl Books {
 }
 
 impl Survey<'_> {
+    /// What exports and accounts cost.
+    pub(super) fn booked_bytes(&self) -> u64 {
+        let exports = self.books.exports.values().map(cost::export).sum::<u64>();
+        exports + self.books.accounts.len() as u64 * cost::ACCOUNT_COST
+    }
+
     pub(super) fn check_exports(&mut self) {
         for (client, export) in self.books.exports.clone() {
             let right = export.is_valid() && client != u64::from(ADMINISTRATOR);

@@ -2,7 +2,7 @@
 
 use super::data::{MAX_FILE_SIZE, expect_file};
 use crate::object::{Body, InodeRecord};
-use crate::op::{Caller, FsError, FsResult, Inode, SetAttributes, SetTime, Timestamp};
+use crate::op::{Caller, FsError, FsResult, Inode, SetAttributes, SetTime, Subject, Timestamp};
 use crate::permission::{MODE_BITS, SET_GID, SET_UID, WRITE};
 use crate::state::Writer;
 
@@ -14,13 +14,16 @@ impl Writer<'_> {
     /// the same is to be asked for again.
     ///
     /// Errors: `Stale`, `NotPermitted`, `AccessDenied`, `Invalid` (a time beyond its nanoseconds, the size of what has none),
-    /// `IsDirectory` (the size of a directory), `FileTooLarge`, `NotSupported` (the mode of a symbolic link).
+    /// `IsDirectory` (the size of a directory), `FileTooLarge`, `NotSupported` (the mode of a symbolic link), `NoSpace` (the new owner had nothing).
     pub fn set_attributes(&mut self, number: Inode, set: &SetAttributes) -> FsResult {
         let record = self.reader().inode(number)?;
         expect_valid(record, set)?;
         expect_allowed(self.caller, record, set)?;
         if *set == SetAttributes::default() {
             return self.reader().attributes(number);
+        }
+        if let Some(uid) = set.uid {
+            self.expect_room(self.reader().new_account(Subject::User(uid)))?;
         }
         let mode = new_mode(self.caller, record, set);
         let is_directory = record.is_directory();

@@ -3,7 +3,9 @@
 use crate::cost;
 use crate::name;
 use crate::object::{Body, EntryRecord, InodeRecord, Object, inode_id};
-use crate::op::{CreateMode, FsError, FsReply, FsResult, Inode, Kind, MAX_LINKS, MAX_TARGET};
+use crate::op::{
+    CreateMode, FsError, FsReply, FsResult, Inode, Kind, MAX_LINKS, MAX_TARGET, Subject,
+};
 use crate::permission::{EXECUTE, MODE_BITS, STICKY, WRITE};
 use crate::state::{Found, Reader, Writer, totals};
 use alloc::boxed::Box;
@@ -161,7 +163,7 @@ impl Writer<'_> {
         let owners = (self.caller.uid, directory.subtree);
         reader.expect_quota(owners, 0, 1)?;
         let bytes = cost::inode(&body) + cost::entry(name);
-        self.expect_room(bytes)?;
+        self.expect_room(bytes + reader.new_account(Subject::User(owners.0)))?;
         let number = Inode(totals(self.state).next_inode);
         // Numbers are never used twice: once all 2^56 are spent, no inode can be made any more.
         let id = inode_id(number).ok_or(FsError::NoSpace)?;

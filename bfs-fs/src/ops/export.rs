@@ -1,11 +1,12 @@
 //! Saying who may use what, and how much of it; and keeping the accounts.
 
 use crate::admission::{account, export_of};
+use crate::cost;
 use crate::object::{Body, Object, PAGE, account_id, export_id};
 use crate::op::{
     ADMINISTRATOR, Account, Export, FsError, FsReply, FsResult, Inode, Limits, ROOT, Subject,
 };
-use crate::state::{Reader, Writer};
+use crate::state::{Reader, State, Writer, totals_mut};
 use alloc::boxed::Box;
 
 impl Reader<'_> {
@@ -42,6 +43,14 @@ impl Reader<'_> {
         }
     }
 
+    /// What an account for `subject` takes of the memory budget: nothing if it has one.
+    pub fn new_account(self, subject: Subject) -> u64 {
+        match self.state.get(account_id(subject)) {
+            Some(_) => 0,
+            None => cost::ACCOUNT_COST,
+        }
+    }
+
     /// Errors: `QuotaExceeded` if that user or that subtree may not take as much more. Limits on users do not bind root.
     /// [capabilities(7): CAP_SYS_RESOURCE]
     pub fn expect_quota(
@@ -60,10 +69,31 @@ impl Reader<'_> {
     }
 }
 
+/// What the export of `client` takes of the memory budget: nothing if it has none.
+fn export_bytes(state: &State, client: u32) -> u64 {
+    match state.get(export_id(client)) {
+        Some(Object::Export(export)) => cost::export(export),
+        _ => 0,
+    }
+}
+
+/// Says what `client` may do, or forgets it, and counts what that takes of the memory budget. Requires: there is room.
+pub(crate) fn put_export(state: &mut State, client: u32, export: Option<&Export>) {
+    let (id, old) = (export_id(client), export_bytes(state, client));
+    match export {
+        Some(export) => state.insert(id, Object::Export(Box::new(export.clone()))),
+        None if old == 0 => return,
+        None => drop(state.remove(id)),
+    }
+    let totals = totals_mut(state);
+    totals.bytes = totals.bytes + export.map_or(0, cost::export) - old;
+}
+
 impl Writer<'_> {
     /// Says what `client` may do from now on; nothing takes it back to what everybody may.
     ///
-    /// Errors: `NotPermitted`, `Invalid` (an export that makes no sense; the administrator's), `NotFound` (no such subtree).
+    /// Errors: `NotPermitted`, `Invalid` (an export that makes no sense; the administrator's), `NotFound` (no such subtree),
+    /// `NoSpace`.
     pub fn set_export(&mut self, client: u32, export: Option<&Export>) -> FsResult {
         let reader = self.reader();
         reader.expect_administrator()?;
@@ -75,19 +105,16 @@ impl Writer<'_> {
         {
             return Err(FsError::NotFound);
         }
-        match export {
-            Some(export) => {
-                self.state.insert(export_id(client), Object::Export(Box::new(export.clone())));
-            }
-            None => drop(self.state.remove(export_id(client))),
-        }
+        let new = export.map_or(0, cost::export);
+        self.expect_room(new.saturating_sub(export_bytes(self.state, client)))?;
+        put_export(self.state, client, export);
         Ok(FsReply::Done)
     }
 
     /// Makes a subtree of an empty directory: what is made in it belongs to it for good, has an account of its own, and can
     /// be all that a client sees. Names do not cross its border. There are no subtrees in subtrees.
     ///
-    /// Errors: `NotPermitted`, `Stale`, `NotDirectory`, `NotEmpty`, `Invalid` (in a subtree already), `QuotaExceeded`.
+    /// Errors: `NotPermitted`, `Stale`, `NotDirectory`, `NotEmpty`, `Invalid` (in a subtree already), `NoSpace`.
     pub fn make_subtree(&mut self, number: Inode) -> FsResult {
         let reader = self.reader();
         reader.expect_administrator()?;
@@ -100,6 +127,7 @@ impl Writer<'_> {
             return Err(FsError::Invalid);
         }
         let uid = record.uid;
+        self.expect_room(cost::ACCOUNT_COST)?;
         self.book((uid, ROOT), 0, -1);
         self.book((uid, number), 0, 1);
         self.change(number, |record| record.subtree = number);
@@ -108,7 +136,7 @@ impl Writer<'_> {
 
     /// Limits what `subject` may take from now on. What it has taken stays.
     ///
-    /// Errors: `NotPermitted`, `NotFound` (no such subtree).
+    /// Errors: `NotPermitted`, `NotFound` (no such subtree), `NoSpace`.
     pub fn set_limits(&mut self, subject: Subject, limits: Limits) -> FsResult {
         let reader = self.reader();
         reader.expect_administrator()?;
@@ -117,6 +145,9 @@ impl Writer<'_> {
         {
             return Err(FsError::NotFound);
         }
+        if limits != Limits::default() {
+            self.expect_room(reader.new_account(subject))?;
+        }
         let mut account = account(self.state, subject);
         account.limits = limits;
         self.put_account(subject, account);
@@ -124,6 +155,8 @@ impl Writer<'_> {
     }
 
     /// Notes that a user and a subtree have so many pages and inodes more, or fewer.
+    ///
+    /// Requires: there is room for the accounts that they do not have yet.
     pub fn book(&mut self, (uid, subtree): (u32, Inode), pages: i64, inodes: i64) {
         let bytes = pages.saturating_mul(PAGE as i64);
         for subject in [Subject::User(uid), Subject::Subtree(subtree)] {
@@ -135,9 +168,17 @@ impl Writer<'_> {
     }
 
     fn put_account(&mut self, subject: Subject, account: Account) {
+        let new = self.reader().new_account(subject);
         match account == Account::default() {
-            true => drop(self.state.remove(account_id(subject))),
-            false => self.state.insert(account_id(subject), Object::Account(account)),
+            true if new == 0 => {
+                self.state.remove(account_id(subject));
+                self.refund(cost::ACCOUNT_COST);
+            }
+            true => {}
+            false => {
+                self.state.insert(account_id(subject), Object::Account(account));
+                self.charge(new);
+            }
         }
     }
 
@@ -159,7 +200,7 @@ impl Writer<'_> {
         let is_top = matches!(record.body, Body::Directory { .. }) && record.subtree == number;
         self.book(owners, -(pages as i64), -1);
         if is_top {
-            self.state.remove(account_id(Subject::Subtree(number)));
+            self.put_account(Subject::Subtree(number), Account::default());
         }
     }
 

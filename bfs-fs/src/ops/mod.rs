@@ -15,6 +15,7 @@ mod watched;
 mod xattr;
 
 pub use data::MAX_FILE_SIZE;
+pub(crate) use export::put_export;
 pub use extent::MAX_CHUNKS;
 pub(crate) use lease::ALLOWANCE;
 pub use lease::{LEASE_TERM, MAX_LEASE_STEP, MAX_STAKES};

@@ -1,7 +1,7 @@
 //! A file system under test, and short ways to ask for things.
 
 use crate::op::*;
-use crate::{FileSystem, FileSystemConfig, State, fsck};
+use crate::{FileSystem, FileSystemConfig, State, cost, fsck};
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 use bft_core::objects::at_batch;
@@ -34,6 +34,9 @@ pub fn root() -> Caller {
 pub fn user(uid: u32) -> Caller {
     caller(uid, uid, &[])
 }
+
+/// What the root directory takes, and the accounts of its owner and of what is in no subtree. Units: bytes.
+pub const EMPTY: u64 = cost::INODE_COST + 2 * cost::ACCOUNT_COST;
 
 /// A file system whose every step is checked.
 pub struct Bench {

@@ -62,7 +62,7 @@ fn what_its_remover_has_open_lives_until_it_is_let_go() {
     assert_eq!(b.contents(f, 5, 99), b" and there");
     b.done(&root(), let_go(&[f]));
     b.fails(&root(), get(f), Stale);
-    assert_eq!(b.used(), cost::INODE_COST);
+    assert_eq!(b.used(), EMPTY);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn an_ended_lease_is_cleared_away_in_steps() {
         left.push(files.iter().filter(|f| b.state.get(inode_id(**f).unwrap()).is_some()).count());
     }
     assert_eq!(left, [988, 476, 0]);
-    assert_eq!(b.used(), cost::INODE_COST);
+    assert_eq!(b.used(), EMPTY);
     b.client = 2;
     b.done(&root(), FsOp::EndLease);
 }
@@ -222,7 +222,7 @@ fn a_large_file_that_goes_is_freed_in_steps() {
         b.fails(&root(), rmdir(ROOT, "none"), NotFound);
         left.push(b.used());
     }
-    let with = |chunks| cost::INODE_COST + cost::data(chunks, chunks);
+    let with = |chunks| EMPTY + cost::data(chunks, chunks);
     assert_eq!(left, [with(788), with(276), with(0)]);
 }
 
@@ -248,7 +248,7 @@ fn a_client_may_hold_only_so_much() {
 
 #[test]
 fn a_full_file_system_can_still_remove_and_keep() {
-    let memory_budget = 2 * cost::INODE_COST + cost::entry(b"f");
+    let memory_budget = EMPTY + cost::INODE_COST + cost::entry(b"f");
     let config = crate::FileSystemConfig { memory_budget, ..Default::default() };
     let mut b = Bench::with(config);
     let f = b.file(&root(), ROOT, "f", 0o600);

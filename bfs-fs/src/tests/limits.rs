@@ -7,11 +7,12 @@ use crate::op::*;
 use crate::{FileSystemConfig, MAX_DEPTH, cost};
 use alloc::format;
 use bft_core::objects::at_batch;
+use bft_core::service::Service;
 use bft_core::tree::ObjectId;
-use bft_core::types::SequenceNumber;
+use bft_core::types::{ClientId, SequenceNumber};
 
 fn with_room(bytes: u64) -> Bench {
-    let memory_budget = cost::INODE_COST + bytes;
+    let memory_budget = EMPTY + bytes;
     Bench::with(FileSystemConfig { memory_budget, ..Default::default() })
 }
 
@@ -34,7 +35,7 @@ fn a_full_file_system_takes_nothing_more_and_gives_back_what_is_removed() {
     b.get(&root(), truncate(f, 1 << 40));
     b.done(&root(), unlink(ROOT, "g"));
     b.done(&root(), rmdir(ROOT, "d"));
-    assert_eq!(b.used(), cost::INODE_COST);
+    assert_eq!(b.used(), EMPTY);
     b.get(&root(), symlink(ROOT, "g", &"t".repeat(500)));
 }
 
@@ -102,6 +103,82 @@ fn a_directory_is_not_moved_below_what_is_too_deep_to_walk() {
     b.done(&root(), rename(ROOT, "x", above, "x", RenameMode::Replace));
     b.check = true;
     b.fails(&root(), rename(ROOT, "d", deepest, "y", RenameMode::Replace), Invalid);
+}
+
+fn limits_of(uid: u32, inodes: Option<u64>) -> FsOp {
+    FsOp::SetLimits { subject: Subject::User(uid), limits: Limits { bytes: None, inodes } }
+}
+
+#[test]
+fn accounts_take_room_as_long_as_they_say_something() {
+    let mut b = with_room(3 * cost::ACCOUNT_COST);
+    for uid in 1..=3 {
+        assert!(b.run(&root(), limits_of(uid, Some(5))).is_ok());
+        assert_eq!(b.used(), EMPTY + u64::from(uid) * cost::ACCOUNT_COST);
+    }
+    b.fails(&root(), limits_of(4, Some(5)), NoSpace);
+    // What is said already may be said otherwise, and what says nothing takes nothing.
+    assert!(b.run(&root(), limits_of(3, Some(6))).is_ok());
+    assert!(b.run(&root(), limits_of(4, None)).is_ok());
+    assert!(b.run(&root(), limits_of(3, None)).is_ok());
+    assert_eq!(b.used(), EMPTY + 2 * cost::ACCOUNT_COST);
+    assert!(b.run(&root(), limits_of(4, Some(5))).is_ok());
+}
+
+#[test]
+fn who_has_nothing_yet_needs_room_for_an_account_too() {
+    let file = cost::INODE_COST + cost::entry(b"f");
+    let mut b = with_room(2 * file + cost::ACCOUNT_COST - 1);
+    b.get(&root(), chmod(ROOT, 0o777));
+    let f = b.file(&root(), ROOT, "f", 0o644);
+    b.fails(&user(7), create(ROOT, "g", 0o644), NoSpace);
+    b.get(&root(), chown(f, Some(7), None));
+    assert_eq!(b.used(), EMPTY + file + cost::ACCOUNT_COST);
+    // Its owner's account goes with the last that it had.
+    b.get(&root(), chown(f, Some(0), None));
+    assert_eq!(b.used(), EMPTY + file);
+    b.file(&root(), ROOT, "g", 0o644);
+    for op in [chown(f, Some(7), None), chown(f, Some(7), Some(7))] {
+        b.fails(&root(), op, NoSpace);
+    }
+    b.get(&root(), chown(f, Some(0), Some(7)));
+    let d = b.get(&root(), lookup(ROOT, "g")).inode;
+    b.done(&root(), unlink(ROOT, "g"));
+    b.fails(&root(), FsOp::MakeSubtree { inode: d }, Stale);
+    let d = b.directory(&root(), ROOT, "d", 0o755);
+    b.fails(&root(), FsOp::MakeSubtree { inode: d }, NoSpace);
+    b.done(&root(), unlink(ROOT, "f"));
+    b.get(&root(), FsOp::MakeSubtree { inode: d });
+    assert_eq!(b.used(), EMPTY + file + cost::ACCOUNT_COST);
+    b.done(&root(), rmdir(ROOT, "d"));
+    assert_eq!(b.used(), EMPTY);
+}
+
+#[test]
+fn exports_take_room_until_the_client_is_dismissed() {
+    let uids = |ranges| Export {
+        subtree: ROOT,
+        read_only: false,
+        root_squash: true,
+        uids: alloc::vec![(1, 2); ranges],
+    };
+    let (narrow, wide) = (cost::export(&uids(1)), cost::export(&uids(MAX_UID_RANGES)));
+    let mut b = with_room(narrow + wide);
+    let grant = |client, ranges| FsOp::SetExport { client, export: Some(uids(ranges)) };
+    b.done(&root(), grant(1, MAX_UID_RANGES));
+    b.done(&root(), grant(2, 1));
+    b.fails(&root(), grant(3, 1), NoSpace);
+    b.fails(&root(), grant(2, 2), NoSpace);
+    b.done(&root(), grant(1, 1));
+    assert_eq!(b.used(), EMPTY + 2 * narrow);
+    b.done(&root(), FsOp::SetExport { client: 2, export: None });
+    b.done(&root(), FsOp::SetExport { client: 2, export: None });
+    assert_eq!(b.used(), EMPTY + narrow);
+    let context = b.context();
+    b.fs.dismiss(&context, &mut b.state, ClientId(1));
+    b.fs.dismiss(&context, &mut b.state, ClientId(1));
+    assert_eq!(b.used(), EMPTY);
+    crate::fsck::check(&b.state).unwrap();
 }
 
 #[test]

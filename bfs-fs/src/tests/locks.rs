@@ -173,7 +173,7 @@ fn locks_go_with_the_lease_and_with_the_file() {
     let unlink = unlink(ROOT, "f");
     assert_eq!(l.run(3, unlink), DONE);
     assert_eq!(l.status(1, all), Err(Stale));
-    assert_eq!(l.b.used(), cost::INODE_COST);
+    assert_eq!(l.b.used(), EMPTY);
     // What is open somewhere keeps its locks without a name.
     let mut l = Lockers::new();
     assert_eq!(l.try_lock(1, all), DONE);
@@ -222,7 +222,7 @@ fn locks_run_out() {
     assert_eq!(l.unlock(1, record(1, Exclusive, 5004, 5005)), DONE);
     assert_eq!(l.unlock(1, record(1, Exclusive, 5001, 5001)), Err(NoLocks));
     assert_eq!(l.unlock(1, record(1, Exclusive, 0, END)), DONE);
-    let memory_budget = 2 * cost::INODE_COST + cost::entry(b"f") + cost::STAKE_COST;
+    let memory_budget = EMPTY + cost::INODE_COST + cost::entry(b"f") + cost::STAKE_COST;
     let b = Bench::with(FileSystemConfig { memory_budget, root_mode: 0o777, ..Default::default() });
     let mut l = Lockers { b, file: ROOT };
     l.file = l.b.file(&root(), ROOT, "f", 0o644);
