@@ -1,5 +1,6 @@
 //! What the commands have in common that ask the group something without a mount.
 
+use crate::backend::{Backend, Outvoted};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::mount_state;
 use crate::options::Patience;
@@ -46,10 +47,15 @@ impl Whom {
     ///
     /// Errors: as [`session::connect`]; a mount of this machine uses the keys.
     pub fn connect(&self) -> Outcome<Asker> {
+        self.connect_for(PATIENCE)
+    }
+
+    /// The same, in which an operation may take `patience`.
+    pub fn connect_for(&self, patience: Duration) -> Outcome<Asker> {
         let key = self.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
         let (group, client) = session::who(&self.group, &key)?;
         mount_state::expect_unused(&group.to_string(), &client, &key)?;
-        let (session, _) = session::connect(&self.group, &key, Patience::Soft(PATIENCE))?;
+        let (session, _) = session::connect(&self.group, &key, Patience::Soft(patience))?;
         Ok(Asker(session))
     }
 }
@@ -67,6 +73,11 @@ impl Asker {
             FsReply::Attributes(attributes) => Ok(attributes),
             _ => Err(FsError::Io),
         }
+    }
+
+    /// How many replies of each replica a quorum has refuted, by replica.
+    pub fn outvoted(&self) -> Vec<Outvoted> {
+        self.0.outvoted()
     }
 
     /// The inode called `path`, from the root of the group on. Links are not followed.

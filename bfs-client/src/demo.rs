@@ -1,7 +1,9 @@
 //! `bfs demo`: a whole group on this machine, real work on its mount, and one replica after the other compromised meanwhile.
 //!
 //! ```text
-//! work.rs      what programs do all the time    attacks.rs   what is done to the group
+//! place.rs     where the files are               load.rs      what works there meanwhile, and how it keeps count
+//! work.rs      programs, in a mount              unmounted.rs what is done where nothing can be mounted, on store.rs
+//! attacks.rs   what is done to the group
 //! series.rs    how much they got done           picture.rs   that, and the attacks, as SVG
 //! record.rs    all of it on a terminal, kept    paint.rs     its lines in colour
 //! control.rs   one attack on a server that is not replicated
@@ -11,32 +13,39 @@
 mod attacks;
 mod broken;
 mod control;
+mod load;
 mod paint;
 mod picture;
+mod place;
 mod record;
 mod series;
+mod store;
+mod unmounted;
 mod work;
 
 use self::attacks::Attack;
 use self::control::Control;
+use self::load::{Checked, Load, Worked};
+use self::place::{Place, Terms};
 use self::series::Series;
-use self::work::{Work, Worked};
+use self::unmounted::BuiltIn;
+use self::work::Work;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::local_group::{LocalGroup, Plan, Programs};
+use crate::mount;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Display;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use workloads::compile;
 use workloads::errors::WorkError;
 use workloads::progress::{Console, Lines};
-use workloads::stall::StallWatcher;
 use workloads::stop::Stop;
 use workloads::timing::PhaseTime;
 use workloads::tree::SourceTree;
-use workloads::verify::{Verification, verify};
+use workloads::verify::Verification;
 
 /// Arguments of `bfs demo`.
 #[derive(Args, Clone, Debug)]
@@ -62,6 +71,9 @@ pub struct DemoArgs {
     /// Keep what a terminal shows in this folder: as text, as an asciinema cast, as JSON and as a picture
     #[arg(long, value_name = "DIR", env = "BFS_RECORD", conflicts_with_all = ["json", "keep", "break_it", "svg"])]
     pub record: Option<PathBuf>,
+    /// Mount nothing: work through the client that is built in, as where there is no FUSE
+    #[arg(long, env = "BFS_NO_MOUNT")]
+    pub no_mount: bool,
     /// Write every line to this file too, without colours
     #[arg(long, value_name = "OUT", hide = true)]
     pub text: Option<PathBuf>,
@@ -77,6 +89,8 @@ const WATCH_PAUSE: Duration = Duration::from_millis(5);
 const ERRORS_SHOWN: usize = 5;
 /// Every operation goes to the group, so that no cache of the kernel hides an attack.
 const MOUNT_OPTIONS: &str = "strict";
+/// How long an operation may take where nothing is mounted: longer than any view change.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the demo found. The field names are a stable interface.
 #[derive(Debug, Serialize)]
@@ -84,9 +98,11 @@ struct Findings {
     group: String,
     replicas: usize,
     f: usize,
+    /// Whether programs worked in a mount; else the built-in client did, and no program ran.
+    mounted: bool,
     tree: String,
     copies: u32,
-    /// How often the tree was copied, read and compiled; files and bytes of all runs.
+    /// How often the tree was copied, read and, in a mount, compiled; files and bytes of all runs.
     runs: u64,
     files: u64,
     bytes: u64,
@@ -113,13 +129,17 @@ impl Findings {
     fn all_hold(&self) -> bool {
         self.errors == 0
             && self.digests_match
-            && self.git_fsck == "ok"
-            && self.sqlite == "ok"
-            && self.compiled >= COMPILED_MIN
+            && self.work_held()
             && self.attacks.len() == attacks::COUNT
             && self.attacks.iter().all(Attack::held)
             && self.control.corrupted_reads > 0
             && self.health == "HEALTHY"
+    }
+
+    fn work_held(&self) -> bool {
+        let programs =
+            self.git_fsck == "ok" && self.sqlite == "ok" && self.compiled >= COMPILED_MIN;
+        self.runs > 0 && (programs || !self.mounted)
     }
 }
 
@@ -133,15 +153,25 @@ pub fn run(args: &DemoArgs) -> Outcome<Exit> {
     }
     if let Some(dir) = &args.record {
         let stop = Stop::on_signals().map_err(|error| cannot(error.to_string()))?;
-        let copies = ["--copies".into(), args.copies.to_string().into()];
-        return record::run(dir, &copies, &stop);
+        let mut options = vec!["--copies".into(), args.copies.to_string().into()];
+        options.extend(args.no_mount.then(|| "--no-mount".into()));
+        return record::run(dir, &options, &stop);
     }
+    let unmounted = match args.no_mount {
+        true => Some("--no-mount says so".into()),
+        false => mount::check_device().err().map(|failure| match failure.advice {
+            Some(advice) => format!("{} ({advice})", failure.message),
+            None => failure.message,
+        }),
+    };
     let plan = Plan {
         programs: Programs::lab_beside_this()?,
         ..Plan::new(REPLICAS, F, &Stop::default())?
     };
-    compile::check_tools().map_err(|error| cannot(error.to_string()))?;
-    work::check_tools()?;
+    if unmounted.is_none() && !args.break_it {
+        compile::check_tools().map_err(|error| cannot(error.to_string()))?;
+        work::check_tools()?;
+    }
     let tree = SourceTree::lua().map_err(|error| cannot(error.to_string()))?;
     let stop = Stop::on_signals().map_err(|error| cannot(error.to_string()))?;
     let plan = Plan { stop: stop.clone(), ..plan };
@@ -150,7 +180,8 @@ pub fn run(args: &DemoArgs) -> Outcome<Exit> {
         let file = fs::File::create(path).map_err(|error| cannot(error.to_string()))?;
         console = console.copied_to(file);
     }
-    let demo = Demo { args, plan, tree: &tree, stop: &stop, console, begun: Instant::now() };
+    let begun = Instant::now();
+    let demo = Demo { args, plan, unmounted, tree: &tree, stop: &stop, console, begun };
     let result = if args.break_it { demo.break_it() } else { demo.run() };
     match result {
         Err(_) if stop.requested() => {
@@ -167,6 +198,8 @@ const INDENT: &str = "                ";
 struct Demo<'a> {
     args: &'a DemoArgs,
     plan: Plan,
+    /// Why nothing is mounted, if so.
+    unmounted: Option<String>,
     tree: &'a SourceTree,
     stop: &'a Stop,
     console: Console,
@@ -187,78 +220,84 @@ impl Demo<'_> {
         self.console.note(&format!("[{number}/6] {name:<9} {text}"));
     }
 
-    fn started(&self) -> Outcome<(LocalGroup, PathBuf)> {
+    fn terms(&self) -> Terms {
+        let mounted = self.unmounted.is_none();
+        Terms { mounted, options: MOUNT_OPTIONS, patience: PATIENCE }
+    }
+
+    fn started(&self) -> Outcome<(LocalGroup, Place)> {
         let mut group = LocalGroup::start(&self.plan)?;
         self.step(1, "keys", format_args!("{REPLICAS} replicas and a client made their own keys   (f = {F}: any {F} of {REPLICAS} may be malicious)"));
         let ports: Vec<_> = (0..REPLICAS).map(|id| format!("r{id} :{}", group.port(id))).collect();
         self.step(2, "start", format_args!("{}   group {}", ports.join("  "), group.id()));
-        let mount = group.dir().join("mnt");
-        group.mount(&mount, MOUNT_OPTIONS)?;
+        let place = Place::open(&mut group, &self.terms())?;
         let (primary, view) = group.status()?.primary().unwrap_or_default();
-        self.step(
-            3,
-            "mount",
-            format_args!("{}   (fuse.bfs) · view {view} · primary r{primary}", mount.display()),
-        );
-        Ok((group, mount))
+        let (name, how) = match (&place, &self.unmounted) {
+            (Place::Mount(mount), _) => ("mount", format!("{}   (fuse.bfs)", mount.display())),
+            (Place::Session(_), why) => {
+                let why = why.as_deref().unwrap_or_default();
+                ("client", format!("the one built into bfs; nothing is mounted: {why}"))
+            }
+        };
+        self.step(3, name, format_args!("{how} · view {view} · primary r{primary}"));
+        Ok((group, place))
+    }
+
+    fn begin(&self, place: &Place) -> std::io::Result<Box<dyn Load + '_>> {
+        let (tree, copies, stop) = (self.tree, self.args.copies, self.stop);
+        Ok(match place {
+            Place::Mount(mount) => {
+                Box::new(Work::begin(tree, work::dir(mount), copies, stop)?) as Box<dyn Load>
+            }
+            Place::Session(_) => Box::new(BuiltIn::begin(tree, copies, place, stop)?),
+        })
     }
 
     fn run(&self) -> Outcome<Exit> {
-        let (mut group, mount) = self.started()?;
-        let cannot = |error| Failure::new(format!("cannot work in {}", mount.display()), error);
-        let begin = || Work::begin(self.tree, work::dir(&mount), self.args.copies, self.stop);
-        let work = group.supervise(begin, |_| {}).map_err(cannot)?;
-        let met = self.work(&mut group, &mount, &work)?;
-        self.step(6, "checks", "unmounted and mounted again, so that nothing comes from a cache");
-        group.unmount(&mount)?;
-        group.mount(&mount, MOUNT_OPTIONS)?;
-        let (verified, git, sqlite) = group.supervise(
-            || {
-                let last = &met.worked.last;
-                let verified = verify(self.tree, last, self.args.copies, &self.console, self.stop);
-                let git = work.check_git(met.worked.commits);
-                (verified, git, work.check_sqlite(met.worked.rows))
-            },
-            |_| {},
-        );
-        let control = control::run(&self.plan, self.tree, self.stop)?;
-        let findings = self.findings(&group, met, &verified, (git, sqlite), control)?;
-        self.verdict(&findings, &verified);
+        let (mut group, place) = self.started()?;
+        let begun = group.supervise(|| self.begin(&place), |_| {});
+        let load = begun.map_err(|error| Failure::new("cannot work in the new group", error))?;
+        let met = self.work(&mut group, &place, &*load)?;
+        let anew = match place {
+            Place::Mount(_) => "unmounted and mounted again, so that nothing comes from a cache",
+            Place::Session(_) => "asked in a session of its own",
+        };
+        self.step(6, "checks", anew);
+        let place = place.reopen(&mut group, &self.terms())?;
+        let check = || load.check(&place, &met.worked, &self.console);
+        let checked = group.supervise(check, |_| {});
+        let mounted = self.unmounted.is_none();
+        let control = control::run(&self.plan, mounted, self.tree, self.stop)?;
+        let findings = self.findings(&group, met, &checked, control)?;
+        self.verdict(&findings, &checked.verified);
         self.write_json(&findings)?;
         self.draw(&findings)?;
         if self.args.keep {
-            self.hand_over(group, &mount);
+            self.hand_over(group, &place);
         }
         Ok(if findings.all_hold() { Exit::Fine } else { Exit::Failed })
     }
 
-    /// Programs work in the mount until every attack has been made.
-    fn work(&self, group: &mut LocalGroup, mount: &Path, work: &Work<'_>) -> Outcome<Met> {
-        let cannot = |error| Failure::new(format!("cannot work in {}", mount.display()), error);
-        self.step(
-            4,
-            "work",
-            format_args!(
-                "all the time: {} files copied, read and compiled, a git repository, an SQLite database",
-                self.tree.files().len() * self.args.copies as usize
-            ),
-        );
-        let mut watcher = StallWatcher::start(mount, WATCH_PAUSE).map_err(cannot)?;
+    /// The work goes on until every attack has been made.
+    fn work(&self, group: &mut LocalGroup, place: &Place, load: &dyn Load) -> Outcome<Met> {
+        self.step(4, "work", load.about());
+        let mut watcher = place.watch(WATCH_PAUSE)?;
         self.step(5, "ATTACKS", "one at a time; the attacker is set up anew before the next one");
         let (mut attacks, over, begun) = (None, Stop::default(), Instant::now());
-        let completed = || work.reads().0 + watcher.completed();
+        let tally = load.tally();
+        let completed = || tally.reads().0 + watcher.completed();
         let (worked, series) = std::thread::scope(|scope| {
             let sampler = scope.spawn(|| series::sample(begun, completed, &over));
             let worked = group.supervise(
-                || work.run(),
+                || load.run(place),
                 |group| {
                     if attacks.is_none() {
                         let (watcher, console, stop) = (&watcher, &self.console, self.stop);
                         let mut scene =
-                            attacks::Scene { group, work, watcher, console, stop, begun };
+                            attacks::Scene { group, place, tally, watcher, console, stop, begun };
                         attacks = Some(attacks::run(&mut scene, INDENT));
                         over.request();
-                        work.finish();
+                        load.finish();
                     }
                 },
             );
@@ -270,8 +309,8 @@ impl Demo<'_> {
             worked,
             series,
             attacks: attacks.unwrap_or_else(|| Ok(Vec::new()))?,
-            errors: work.errors() + watcher.errors(),
-            first_errors: [work.first_errors(), watcher.first_errors()].concat(),
+            errors: tally.failures() + watcher.errors(),
+            first_errors: [tally.first_errors(), watcher.first_errors()].concat(),
         })
     }
 
@@ -279,15 +318,16 @@ impl Demo<'_> {
         &self,
         group: &LocalGroup,
         met: Met,
-        verified: &Verification,
-        (git_fsck, sqlite): (String, String),
+        checked: &Checked,
         control: Control,
     ) -> Outcome<Findings> {
         let Met { worked, attacks, series, errors, first_errors } = met;
+        let Checked { verified, git_fsck, sqlite } = checked;
         Ok(Findings {
             group: group.id().to_owned(),
             replicas: REPLICAS,
             f: F,
+            mounted: self.unmounted.is_none(),
             tree: self.tree.name().to_owned(),
             copies: self.args.copies,
             runs: worked.runs,
@@ -303,8 +343,8 @@ impl Demo<'_> {
             errors: errors + verified.errors,
             first_errors: [first_errors, verified.first_errors.clone()].concat(),
             digests_match: verified.all_match(),
-            git_fsck,
-            sqlite,
+            git_fsck: git_fsck.clone(),
+            sqlite: sqlite.clone(),
             control,
             health: group.status()?.health,
         })
@@ -353,7 +393,12 @@ impl Demo<'_> {
         self.console.note(&format!(
             "{faulty} of {REPLICAS} replicas attack together; the group is built to bear f = {F}"
         ));
-        let broken = broken::run(&self.plan, &self.console, INDENT, self.stop)?;
+        if let Some(why) = &self.unmounted {
+            self.console
+                .note(&format!("nothing is mounted: {why}; the client built into bfs reads"));
+        }
+        let mounted = self.unmounted.is_none();
+        let broken = broken::run(&self.plan, mounted, &self.console, INDENT, self.stop)?;
         self.console.note(&format!(
             "verdict         {} reads right, {} failed, {} wrong · alarms: {}, with their evidence in the logs",
             broken.good_reads,
@@ -383,19 +428,28 @@ impl Demo<'_> {
         fs::write(path, picture::draw(&timeline)).map_err(|error| cannot(&error))
     }
 
-    fn hand_over(&self, group: LocalGroup, mount: &Path) {
+    fn hand_over(&self, group: LocalGroup, place: &Place) {
         let (bfs, dir) = (group.programs().bfs.display(), group.dir().display());
         let running: Vec<_> =
             group.pids().into_iter().flatten().map(|pid| pid.to_string()).collect();
-        let file = group.group_file();
+        let (file, key) = (group.group_file(), group.key_dir());
+        let (look, umount) = match place {
+            Place::Mount(mount) => {
+                let mount = mount.display();
+                (format!("ls {mount}"), format!("{bfs} umount {mount} && "))
+            }
+            Place::Session(_) => {
+                let (file, key) = (file.display(), key.display());
+                (format!("{bfs} nfs {file} --key {key}"), String::new())
+            }
+        };
         self.console.note(&format!(
             "\nThe group keeps running. Try:\n\
-             \x20 ls {mount}\n\
+             \x20 {look}\n\
              \x20 {bfs} top {file} --key {operator}\n\
              \x20 {bfs} drill {dir}/r2 --attack forged-files        # and without --attack to end it\n\
              To end it:\n\
-             \x20 {bfs} umount {mount} && kill {running} && rm -r {dir}",
-            mount = mount.display(),
+             \x20 {umount}kill {running} && rm -r {dir}",
             file = file.display(),
             operator = group.operator_key().display(),
             running = running.join(" "),

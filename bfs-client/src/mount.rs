@@ -185,7 +185,10 @@ fn is_dead(dir: &Path) -> bool {
     statvfs(dir).is_err_and(|error| matches!(error, Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
-fn check_device() -> Outcome {
+/// Whether this machine has FUSE, and this user may use it.
+///
+/// Errors: not so.
+pub(crate) fn check_device() -> Outcome {
     let what = "cannot open /dev/fuse";
     match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
         Ok(_) => Ok(()),

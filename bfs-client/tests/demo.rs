@@ -1,6 +1,6 @@
 //! The demo as a user runs it: real processes, a real mount, and nothing left behind.
 //!
-//! Needs the built programs beside this test and a machine that can mount; says so where it has not.
+//! Needs the built programs beside this test and, for most of it, a machine that can mount; says so where it has not.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,13 +15,6 @@ struct Demo {
 
 impl Demo {
     fn new(name: &str) -> Option<Self> {
-        let bfs = PathBuf::from(env!("CARGO_BIN_EXE_bfs"));
-        for program in ["bfs-replica-lab", "bfs-client-lab"] {
-            assert!(
-                bfs.with_file_name(program).is_file(),
-                "first: cargo build --release --bins --features bfs-replica/lab"
-            );
-        }
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: only root mounts here");
             return None;
@@ -30,10 +23,22 @@ impl Demo {
             println!("skipped: /dev/fuse: {error}");
             return None;
         }
+        Some(Self::anywhere(name))
+    }
+
+    /// For what needs no mount.
+    fn anywhere(name: &str) -> Self {
+        let bfs = PathBuf::from(env!("CARGO_BIN_EXE_bfs"));
+        for program in ["bfs-replica-lab", "bfs-client-lab"] {
+            assert!(
+                bfs.with_file_name(program).is_file(),
+                "first: cargo build --release --bins --features bfs-replica/lab"
+            );
+        }
         let temporary =
             std::env::temp_dir().join(format!("bfs-demo-test-{name}-{}", std::process::id()));
         fs::create_dir(&temporary).unwrap();
-        Some(Self { bfs, temporary: temporary.canonicalize().unwrap() })
+        Self { bfs, temporary: temporary.canonicalize().unwrap() }
     }
 
     fn start(&self, more: &[&str]) -> Child {
@@ -95,20 +100,11 @@ fn one_replica_after_the_other_is_compromised_and_everything_holds() {
     assert!(out["compiled"].as_u64().unwrap() >= 60 && out["files"].as_u64().unwrap() > 100);
     assert!(out["commits"].as_u64().unwrap() > 0 && out["rows"].as_u64().unwrap() > 0);
     let attacks = out["attacks"].as_array().unwrap();
-    assert!(attacks.len() >= 10);
-    for attack in attacks {
-        assert_eq!((&attack["client_errors"], &attack["recovered"]), (&0.into(), &true.into()));
-        let by_messages = attack["id"] != "wipe";
-        let did =
-            ["forged", "withheld", "delayed", "ignored"].map(|name| attack[name].as_u64().unwrap());
-        assert!(!by_messages || did.iter().sum::<u64>() > 0, "{attack}");
+    expect_survived(attacks);
+    // Only a mount tells `bfs status` what it saw outvoted.
+    for liar in attacks.iter().filter(|attack| attack["outvoted"].as_u64() > Some(0)) {
+        assert_eq!(liar["standing"], "proved faulty", "{liar}");
     }
-    let of = |id: &str| attacks.iter().find(|attack| attack["id"] == id).unwrap();
-    for liar in ["forged-files", "B-47", "B-48"] {
-        assert!(of(liar)["outvoted"].as_u64().unwrap() > 20, "{}", of(liar));
-        assert_eq!(of(liar)["standing"], "proved faulty");
-    }
-    assert_eq!(of("B-35")["standing"], "proved faulty");
     let operations = out["series"]["operations"].as_array().unwrap();
     let seconds = operations.len() as f64 * out["series"]["step_ms"].as_f64().unwrap() / 1000.0;
     let last = attacks.last().unwrap()["at_seconds"].as_f64().unwrap();
@@ -124,6 +120,44 @@ fn one_replica_after_the_other_is_compromised_and_everything_holds() {
     let picture = fs::read_to_string(&svg).unwrap();
     fs::remove_file(&svg).unwrap();
     assert_eq!(picture.matches("data-attack=").count(), attacks.len());
+}
+
+/// Every attack was made, and nobody noticed.
+fn expect_survived(attacks: &[serde_json::Value]) {
+    assert!(attacks.len() >= 10);
+    for attack in attacks {
+        assert_eq!((&attack["client_errors"], &attack["recovered"]), (&0.into(), &true.into()));
+        let by_messages = attack["id"] != "wipe";
+        let did =
+            ["forged", "withheld", "delayed", "ignored"].map(|name| attack[name].as_u64().unwrap());
+        assert!(!by_messages || did.iter().sum::<u64>() > 0, "{attack}");
+    }
+    let of = |id: &str| attacks.iter().find(|attack| attack["id"] == id).unwrap();
+    for liar in ["forged-files", "B-47", "B-48"] {
+        assert!(of(liar)["outvoted"].as_u64().unwrap() > 20, "{}", of(liar));
+    }
+    assert_eq!(of("B-35")["standing"], "proved faulty");
+}
+
+#[test]
+fn without_a_mount_the_built_in_client_is_attacked_all_the_same() {
+    let _alone = alone();
+    let demo = Demo::anywhere("unmounted");
+    let output = demo.start(&["--no-mount"]).wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("nothing is mounted: --no-mount says so"), "{text}");
+    let out: serde_json::Value = serde_json::from_slice(&fs::read(demo.json()).unwrap()).unwrap();
+    assert_eq!((&out["mounted"], &out["errors"]), (&false.into(), &0.into()), "{text}");
+    // What did not run is not said to be well.
+    let skipped = "skipped: nothing is mounted";
+    assert_eq!((&out["git_fsck"], &out["sqlite"]), (&skipped.into(), &skipped.into()));
+    assert_eq!((&out["compiled"], &out["commits"]), (&0.into(), &0.into()));
+    assert_eq!(out["digests_match"], true);
+    assert!(out["files"].as_u64().unwrap() > 100, "{text}");
+    expect_survived(out["attacks"].as_array().unwrap());
+    assert!(out["control"]["corrupted_reads"].as_u64().unwrap() > 0, "it harms nobody");
+    assert_eq!(demo.left_behind(), Vec::<String>::new());
 }
 
 /// Nothing is started, so it needs no mount.
@@ -172,8 +206,17 @@ fn a_recording_holds_what_was_shown_in_every_form() {
 #[test]
 fn more_attackers_than_f_are_noticed_and_nobody_is_told_anything_wrong() {
     let _alone = alone();
-    let Some(demo) = Demo::new("broken") else { return };
-    let output = demo.start(&["--break-it"]).wait_with_output().unwrap();
+    let mounted = Demo::new("broken");
+    for (demo, more) in
+        [(mounted, &[][..]), (Some(Demo::anywhere("broken-unmounted")), &["--no-mount"])]
+    {
+        let Some(demo) = demo else { continue };
+        expect_noticed(&demo, &[&["--break-it"][..], more].concat());
+    }
+}
+
+fn expect_noticed(demo: &Demo, options: &[&str]) {
+    let output = demo.start(options).wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(5), "{text}");
     let out: serde_json::Value = serde_json::from_slice(&fs::read(demo.json()).unwrap()).unwrap();
@@ -186,9 +229,14 @@ fn more_attackers_than_f_are_noticed_and_nobody_is_told_anything_wrong() {
 #[test]
 fn a_signal_in_the_middle_leaves_nothing() {
     let _alone = alone();
-    let Some(demo) = Demo::new("signal") else { return };
-    for (step, signal) in [("[3/6]", "-INT"), ("[5/6]", "-TERM")] {
-        let mut process = demo.start(&[]);
+    let mounted: &[&str] = if Demo::new("signal").is_some() { &[] } else { &["--no-mount"] };
+    let demo = Demo::anywhere("signalled");
+    for (step, signal, options) in [
+        ("[3/6]", "-INT", mounted),
+        ("[5/6]", "-TERM", mounted),
+        ("[5/6]", "-INT", &["--no-mount"]),
+    ] {
+        let mut process = demo.start(options);
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let seen = lines.map_while(Result::ok).find(|line| line.starts_with(step));
         assert!(seen.is_some(), "it ended before {step}");

@@ -1,4 +1,4 @@
-//! The longest time for which a directory answers nobody.
+//! The longest time for which a directory, or whatever else is asked all the time, answers nobody.
 
 use crate::errors::{ErrorLog, WorkError};
 use crate::stop::Stop;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A thread that keeps creating, writing, syncing and removing a small file, and notes when each round is complete.
+/// A thread that keeps asking for the same, and notes when each round is complete.
 pub struct StallWatcher {
     shared: Arc<Shared>,
     stop: Stop,
@@ -52,20 +52,34 @@ impl Gaps {
 }
 
 impl StallWatcher {
-    /// Watches `dir`, with `pause` between one round and the next. Its first window begins now.
+    /// Watches `dir`, where each round creates, writes, syncs and removes a small file.
+    ///
+    /// Errors: as [`Self::of`].
+    pub fn start(dir: &Path, pause: Duration) -> io::Result<Self> {
+        let path = dir.join(format!("watch-{}", std::process::id()));
+        let file = path.clone();
+        let round = move || {
+            // A round that failed half-way must not make all later ones fail.
+            make_and_remove(&file).inspect_err(|_| drop(fs::remove_file(&file)))
+        };
+        Self::of(path, round, pause)
+    }
+
+    /// Repeats `round`, which is about `path`, with `pause` between one and the next. Its first window begins now.
     ///
     /// Errors: the system refuses a thread.
-    pub fn start(dir: &Path, pause: Duration) -> io::Result<Self> {
+    pub fn of(
+        path: PathBuf,
+        round: impl FnMut() -> io::Result<()> + Send + 'static,
+        pause: Duration,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             gaps: Mutex::new(Gaps::new()),
             completed: AtomicU64::new(0),
             errors: ErrorLog::default(),
         });
         let stop = Stop::default();
-        let probe = Probe {
-            path: dir.join(format!("watch-{}", std::process::id())),
-            shared: shared.clone(),
-        };
+        let mut probe = Probe { path, round, shared: shared.clone() };
         let ending = stop.clone();
         let thread = thread::Builder::new()
             .name("watcher".into())
@@ -119,37 +133,34 @@ impl Shared {
     }
 }
 
-struct Probe {
+struct Probe<R> {
     path: PathBuf,
+    round: R,
     shared: Arc<Shared>,
 }
 
-impl Probe {
-    fn run(&self, pause: Duration, stop: &Stop) {
+impl<R: FnMut() -> io::Result<()>> Probe<R> {
+    fn run(&mut self, pause: Duration, stop: &Stop) {
         while !stop.requested() {
-            match self.round() {
+            match (self.round)() {
                 Ok(()) => {
                     let mut gaps = self.shared.gaps();
                     gaps.close(Instant::now());
                     gaps.completions += 1;
                     self.shared.completed.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) => {
-                    self.shared.errors.io("watch", &self.path, &error);
-                    // A round that failed half-way must not make all later ones fail.
-                    let _ = fs::remove_file(&self.path);
-                }
+                Err(error) => self.shared.errors.io("watch", &self.path, &error),
             }
             thread::sleep(pause);
         }
     }
+}
 
-    fn round(&self) -> io::Result<()> {
-        let mut file = File::create_new(&self.path)?;
-        file.write_all(b"still here")?;
-        file.sync_all()?;
-        fs::remove_file(&self.path)
-    }
+fn make_and_remove(path: &Path) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(b"still here")?;
+    file.sync_all()?;
+    fs::remove_file(path)
 }
 
 #[cfg(test)]

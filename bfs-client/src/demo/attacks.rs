@@ -1,6 +1,7 @@
 //! The attacks of the demo, one at a time and each recovered from before the next.
 
-use super::work::Work;
+use super::load::Tally;
+use super::place::Place;
 use crate::failure::Outcome;
 use crate::local_group::{LocalGroup, Status};
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ pub struct Attack {
     pub withheld: u64,
     pub delayed: u64,
     pub ignored: u64,
-    /// Its replies that the mount's own client saw refuted by a quorum.
+    /// Its replies that the demo's own client saw refuted by a quorum.
     pub outvoted: u64,
     /// What `bfs status` called it before it was set up anew; nothing where a client attacked.
     pub standing: Option<String>,
@@ -97,7 +98,8 @@ impl Attack {
 /// What the attacks are made on.
 pub struct Scene<'a> {
     pub group: &'a mut LocalGroup,
-    pub work: &'a Work<'a>,
+    pub place: &'a Place,
+    pub tally: &'a Tally<'a>,
     pub watcher: &'a StallWatcher,
     pub console: &'a Console,
     pub stop: &'a Stop,
@@ -164,7 +166,7 @@ impl Scene<'_> {
             Who::Backup | Who::Donor => Some((primary + 2) % self.group.pids().len()),
             Who::Client => None,
         };
-        let before = (self.work.errors() + self.watcher.errors(), self.work.reads());
+        let before = (self.tally.failures() + self.watcher.errors(), self.tally.reads());
         let outvoted = self.outvoted(attacker);
         self.watcher.next_window();
         let at_seconds = self.begun.elapsed().as_secs_f64();
@@ -175,7 +177,7 @@ impl Scene<'_> {
         }
         let recovered = self.is_well_again()?;
         let window = self.watcher.next_window();
-        let after = (self.work.errors() + self.watcher.errors(), self.work.reads());
+        let after = (self.tally.failures() + self.watcher.errors(), self.tally.reads());
         let told = told.unwrap_or_default();
         Ok(Attack {
             id,
@@ -200,9 +202,9 @@ impl Scene<'_> {
         })
     }
 
-    /// How often a quorum has outvoted `attacker`, as this demo's mount has seen it.
+    /// How often a quorum has outvoted `attacker`, as this demo's client has seen it.
     fn outvoted(&self, attacker: Option<usize>) -> u64 {
-        let seen = self.group.outvoted();
+        let seen = self.place.outvoted(self.group);
         attacker.and_then(|id| seen.get(id)).map_or(0, |seen| seen.total)
     }
 

@@ -1,16 +1,16 @@
 //! `--break-it`: more replicas are faulty than the group is built to bear. What fails then, and what does not.
 
+use super::place::{Place, Terms};
 use crate::failure::{Failure, Outcome};
 use crate::local_group::{LocalGroup, Plan};
 use serde::Serialize;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use workloads::progress::Console;
 use workloads::stop::Stop;
 
-/// How long a program waits for an answer before it is told of an error.
+/// How long a program waits for an answer before it is told of an error: of a mount, and the same without one.
 const OPTIONS: &str = "strict,soft,timeo=20";
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long two liars go on.
 const LIES: Duration = Duration::from_secs(5);
 /// How long the group has to go on again once they stop.
@@ -58,11 +58,17 @@ struct Met {
 }
 
 /// Lets two replicas of four lie, first alike in their answers, then as equivocating primary and its accomplice.
-pub fn run(plan: &Plan, console: &Console, indent: &str, stop: &Stop) -> Outcome<Broken> {
+pub fn run(
+    plan: &Plan,
+    mounted: bool,
+    console: &Console,
+    indent: &str,
+    stop: &Stop,
+) -> Outcome<Broken> {
     let mut group = LocalGroup::start(plan)?;
-    let mount = group.dir().join("mnt");
-    group.mount(&mount, OPTIONS)?;
-    let written = group.supervise(|| (0..FILES).try_for_each(|i| write(&mount, i)), |_| {});
+    let terms = Terms { mounted, options: OPTIONS, patience: PATIENCE };
+    let place = &Place::open(&mut group, &terms)?;
+    let written = group.supervise(|| (0..FILES).try_for_each(|i| write(place, i)), |_| {});
     written.map_err(|error| Failure::new("cannot write before anything is broken", error))?;
     let (primary, _) = group.status()?.primary().unwrap_or_default();
     let other = (primary + 2) % plan.n;
@@ -71,7 +77,7 @@ pub fn run(plan: &Plan, console: &Console, indent: &str, stop: &Stop) -> Outcome
     for (id, accomplice) in [(primary, other), (other, primary)] {
         group.attack(id, Some("forged-files"), &[accomplice])?;
     }
-    let lied = group.supervise(|| read_for(&mount, LIES, stop), |_| {});
+    let lied = group.supervise(|| read_for(place, LIES, stop), |_| {});
     note(format!(
         "r{primary} and r{other} forge the same answers: {} reads right, {} failed, {} wrong",
         lied.good, lied.failed, lied.wrong
@@ -79,7 +85,7 @@ pub fn run(plan: &Plan, console: &Console, indent: &str, stop: &Stop) -> Outcome
     for id in [primary, other] {
         group.attack(id, None, &[])?;
     }
-    let went_on = group.supervise(|| works_again(&mount, stop), |_| {});
+    let went_on = group.supervise(|| works_again(place, stop), |_| {});
     note(format!("both honest again: work {}", if went_on { "goes on" } else { "does NOT go on" }));
 
     let (primary, _) = group.status()?.primary().unwrap_or_default();
@@ -88,7 +94,7 @@ pub fn run(plan: &Plan, console: &Console, indent: &str, stop: &Stop) -> Outcome
     for (id, other) in [(accomplice, primary), (primary, accomplice)] {
         group.attack(id, Some("collude"), &[other])?;
     }
-    let (colluded, alarms) = collude(&mut group, &mount, [primary, accomplice], stop);
+    let (colluded, alarms) = collude(&mut group, place, [primary, accomplice], stop);
     note(format!(
         "r{primary} equivocates and r{accomplice} votes for both: {} reads right, {} failed, {} wrong",
         colluded.good, colluded.failed, colluded.wrong
@@ -107,26 +113,26 @@ pub fn run(plan: &Plan, console: &Console, indent: &str, stop: &Stop) -> Outcome
     })
 }
 
-fn path(mount: &Path, i: usize) -> PathBuf {
-    mount.join(format!("file{i}"))
+fn name(i: usize) -> String {
+    format!("file{i}")
 }
 
 fn contents(i: usize) -> Vec<u8> {
     format!("file {i}: nobody may change this\n").repeat(50).into_bytes()
 }
 
-fn write(mount: &Path, i: usize) -> std::io::Result<()> {
-    fs::write(path(mount, i), contents(i))
+fn write(place: &Place, i: usize) -> std::io::Result<()> {
+    place.write(&name(i), &contents(i))
 }
 
 /// Reads until `limit` has passed.
-fn read_for(mount: &Path, limit: Duration, stop: &Stop) -> Met {
+fn read_for(place: &Place, limit: Duration, stop: &Stop) -> Met {
     let (start, mut met) = (Instant::now(), Met::default());
     for i in (0..FILES).cycle() {
         if start.elapsed() >= limit || stop.requested() {
             break;
         }
-        match fs::read(path(mount, i)) {
+        match place.read(&name(i)) {
             Ok(found) if found == contents(i) => met.good += 1,
             Ok(_) => met.wrong += 1,
             Err(_) => met.failed += 1,
@@ -135,10 +141,10 @@ fn read_for(mount: &Path, limit: Duration, stop: &Stop) -> Met {
     met
 }
 
-fn works_again(mount: &Path, stop: &Stop) -> bool {
+fn works_again(place: &Place, stop: &Stop) -> bool {
     let start = Instant::now();
     while start.elapsed() < BACK_MAX && !stop.requested() {
-        if write(mount, 0).is_ok() && fs::read(path(mount, 0)).is_ok_and(|f| f == contents(0)) {
+        if write(place, 0).is_ok() && place.read(&name(0)).is_ok_and(|f| f == contents(0)) {
             return true;
         }
     }
@@ -148,7 +154,7 @@ fn works_again(mount: &Path, stop: &Stop) -> bool {
 /// Works on while two collude, until a correct replica stops.
 fn collude(
     group: &mut LocalGroup,
-    mount: &Path,
+    place: &Place,
     liars: [usize; 2],
     stop: &Stop,
 ) -> (Met, Vec<Alarm>) {
@@ -159,8 +165,8 @@ fn collude(
         let mut met = Met::default();
         while !enough.requested() && !stop.requested() {
             // Whether a write is acknowledged or fails is the group's to say; what is read is compared.
-            let _ = fs::write(mount.join("new"), b"something to order");
-            let read = read_for(mount, Duration::from_millis(20), stop);
+            let _ = place.write("new", b"something to order");
+            let read = read_for(place, Duration::from_millis(20), stop);
             met.good += read.good;
             met.failed += read.failed;
             met.wrong += read.wrong;

@@ -1,18 +1,19 @@
 //! What programs do in the mount while it is attacked: a source tree is compiled, a git repository grows, a database too, and
 //! known files are read and compared. Each goes on until it is told that the attacks are over.
 
+use super::load::{Checked, Load, Tally, Worked};
+use super::place::Place;
 use crate::failure::{Failure, Outcome};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use workloads::andrew::{self, Options};
-use workloads::errors::{ErrorLog, WorkError};
-use workloads::progress::Silent;
+use workloads::progress::{Progress, Silent};
 use workloads::stop::Stop;
-use workloads::timing::PhaseTime;
 use workloads::tree::{SourceFile, SourceTree};
+use workloads::verify::verify;
 
 /// How many files are read again and again.
 const KNOWN: usize = 12;
@@ -24,31 +25,10 @@ pub struct Work<'a> {
     tree: &'a SourceTree,
     dir: PathBuf,
     copies: u32,
-    stop: &'a Stop,
-    over: AtomicBool,
+    tally: Tally<'a>,
     /// Whether the tree was compiled once: from then on a run may be cut short.
     compiled: AtomicBool,
     halt: Stop,
-    errors: ErrorLog,
-    reads: AtomicU64,
-    wrong_reads: AtomicU64,
-}
-
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Worked {
-    /// Runs of the benchmark, and the sum of what they did.
-    pub runs: u64,
-    pub files: u64,
-    pub bytes: u64,
-    pub compiled: u64,
-    /// The phases of the last one that was not cut short, whose files are still there.
-    pub phases: Vec<PhaseTime>,
-    pub last: PathBuf,
-    /// Commits that git has acknowledged.
-    pub commits: u64,
-    /// Rows that the database has acknowledged.
-    pub rows: u64,
 }
 
 /// Whether the two programs are there that the work needs besides a compiler.
@@ -76,13 +56,9 @@ impl<'a> Work<'a> {
             tree,
             dir,
             copies,
-            stop,
-            over: AtomicBool::new(false),
+            tally: Tally::new(stop),
             compiled: AtomicBool::new(false),
             halt: Stop::default(),
-            errors: ErrorLog::default(),
-            reads: AtomicU64::new(0),
-            wrong_reads: AtomicU64::new(0),
         };
         fs::create_dir(&work.dir)?;
         fs::create_dir(work.dir.join("known"))?;
@@ -95,58 +71,18 @@ impl<'a> Work<'a> {
         Ok(work)
     }
 
-    /// The attacks are over: every worker ends with what it does, and the compiler too once it has made everything once.
-    pub fn finish(&self) {
-        self.over.store(true, Ordering::SeqCst);
-        if self.compiled.load(Ordering::SeqCst) {
-            self.halt.request();
-        }
-    }
-
-    fn goes_on(&self) -> bool {
-        !self.over.load(Ordering::SeqCst) && !self.stop.requested()
-    }
-
-    /// Operations that failed.
-    pub fn errors(&self) -> u64 {
-        self.errors.count()
-    }
-
-    /// The first of them.
-    pub fn first_errors(&self) -> Vec<WorkError> {
-        self.errors.first()
-    }
-
-    /// Files that were read and compared, and those of them that were not what was written.
-    pub fn reads(&self) -> (u64, u64) {
-        (self.reads.load(Ordering::Relaxed), self.wrong_reads.load(Ordering::Relaxed))
-    }
-
-    /// Runs everything until [`Self::finish`].
-    pub fn run(&self) -> Worked {
-        std::thread::scope(|scope| {
-            let git = scope.spawn(|| self.commit_until_over());
-            let sql = scope.spawn(|| self.insert_until_over());
-            scope.spawn(|| self.read_until_over());
-            let mut worked = self.compile_until_over();
-            worked.commits = git.join().unwrap_or_default();
-            worked.rows = sql.join().unwrap_or_default();
-            worked
-        })
-    }
-
     fn compile_until_over(&self) -> Worked {
         let mut worked = Worked::default();
         loop {
             let dir = self.dir.join(format!("tree{}", worked.runs));
             if let Err(error) = fs::create_dir(&dir) {
-                self.errors.io("compile", &dir, &error);
+                self.tally.errors.io("compile", &dir, &error);
                 return worked;
             }
             let options = Options { copies: self.copies, ..Options::default() };
             let report = andrew::run(self.tree, &dir, options, &Silent, &self.halt);
             report.first_errors.iter().for_each(|error| {
-                self.errors.wrong(&error.during, &error.path, error.message.clone());
+                self.tally.errors.wrong(&error.during, &error.path, error.message.clone());
             });
             if report.stopped {
                 return worked;
@@ -158,13 +94,13 @@ impl<'a> Work<'a> {
             worked.phases = report.phases;
             let before = std::mem::replace(&mut worked.last, dir);
             self.compiled.store(true, Ordering::SeqCst);
-            if !self.goes_on() {
+            if !self.tally.goes_on() {
                 return worked;
             }
             if worked.runs > 1
                 && let Err(error) = fs::remove_dir_all(&before)
             {
-                self.errors.io("remove", &before, &error);
+                self.tally.errors.io("remove", &before, &error);
             }
         }
     }
@@ -172,7 +108,7 @@ impl<'a> Work<'a> {
     fn commit_until_over(&self) -> u64 {
         let mut commits = 0;
         let files: Vec<_> = self.tree.files().iter().take(100).collect();
-        while self.goes_on() {
+        while self.tally.goes_on() {
             let file = files[commits as usize % files.len()];
             let path = self.repository().join(format!("file{}", commits % 10));
             let done = fs::write(&path, &file.contents)
@@ -180,8 +116,7 @@ impl<'a> Work<'a> {
                 .and_then(|()| self.git(&["commit", "-q", "-m", &format!("number {commits}")]));
             match done {
                 Ok(()) => commits += 1,
-                Err(error) if !self.stop.requested() => self.errors.io("git", &path, &error),
-                Err(_) => {}
+                Err(error) => self.tally.failed("git", &path, &error),
             }
         }
         commits
@@ -189,45 +124,32 @@ impl<'a> Work<'a> {
 
     fn insert_until_over(&self) -> u64 {
         let mut rows = 0;
-        while self.goes_on() {
+        while self.tally.goes_on() {
             let values: Vec<_> =
                 (rows..rows + ROWS).map(|id| format!("({id}, {}, 'row {id}')", id * 3)).collect();
             match self.sql(&format!("INSERT INTO ledger VALUES {};", values.join(", "))) {
                 Ok(_) => rows += ROWS,
-                Err(error) if !self.stop.requested() => {
-                    self.errors.io("sqlite", &self.database(), &error);
-                }
-                Err(_) => {}
+                Err(error) => self.tally.failed("sqlite", &self.database(), &error),
             }
         }
         rows
     }
 
     fn read_until_over(&self) {
-        while self.goes_on() {
+        while self.tally.goes_on() {
             for (i, file) in self.known() {
                 let path = self.known_path(i);
-                match fs::read(&path) {
-                    Ok(contents) => {
-                        self.reads.fetch_add(1, Ordering::Relaxed);
-                        if contents != file.contents {
-                            self.wrong_reads.fetch_add(1, Ordering::Relaxed);
-                            self.errors.wrong("read", &path, "it is not what was written");
-                        }
-                    }
-                    Err(error) if self.goes_on() => self.errors.io("read", &path, &error),
-                    Err(_) => {}
-                }
+                self.tally.compare(&path, fs::read(&path), &file.contents);
             }
-            self.stop.sleep(std::time::Duration::from_millis(5));
+            self.tally.stop().sleep(std::time::Duration::from_millis(5));
         }
-        if self.stop.requested() {
+        if self.tally.stop().requested() {
             self.halt.request();
         }
     }
 
     /// What git says of its repository in `dir`, and whether it holds as many commits as were acknowledged: "ok", or what is wrong.
-    pub fn check_git(&self, commits: u64) -> String {
+    fn check_git(&self, commits: u64) -> String {
         let counted = self.git(&["fsck", "--full", "--strict"]).and_then(|()| {
             let output = self.git_command(&["rev-list", "--count", "HEAD"]).output()?;
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -240,7 +162,7 @@ impl<'a> Work<'a> {
     }
 
     /// What SQLite says of its database, and whether it holds what was acknowledged: "ok", or what is wrong.
-    pub fn check_sqlite(&self, rows: u64) -> String {
+    fn check_sqlite(&self, rows: u64) -> String {
         let sum = 3 * rows * rows.saturating_sub(1) / 2;
         let query =
             "PRAGMA integrity_check; SELECT count(*), coalesce(sum(amount), 0) FROM ledger;";
@@ -291,6 +213,47 @@ impl<'a> Work<'a> {
         sqlite.args(["-batch", "-bail", "-init", "/dev/null"]).arg(self.database());
         let said = succeed(sqlite, statements.as_bytes())?;
         Ok(said.trim().to_owned())
+    }
+}
+
+impl Load for Work<'_> {
+    fn about(&self) -> String {
+        format!(
+            "all the time: {} files copied, read and compiled, a git repository, an SQLite database",
+            self.tree.files().len() * self.copies as usize
+        )
+    }
+
+    fn run(&self, _: &Place) -> Worked {
+        std::thread::scope(|scope| {
+            let git = scope.spawn(|| self.commit_until_over());
+            let sql = scope.spawn(|| self.insert_until_over());
+            scope.spawn(|| self.read_until_over());
+            let mut worked = self.compile_until_over();
+            worked.commits = git.join().unwrap_or_default();
+            worked.rows = sql.join().unwrap_or_default();
+            worked
+        })
+    }
+
+    /// The compiler too ends, once it has made everything once.
+    fn finish(&self) {
+        self.tally.finish();
+        if self.compiled.load(Ordering::SeqCst) {
+            self.halt.request();
+        }
+    }
+
+    fn tally(&self) -> &Tally<'_> {
+        &self.tally
+    }
+
+    fn check(&self, _: &Place, worked: &Worked, progress: &dyn Progress) -> Checked {
+        Checked {
+            verified: verify(self.tree, &worked.last, self.copies, progress, self.tally.stop()),
+            git_fsck: self.check_git(worked.commits),
+            sqlite: self.check_sqlite(worked.rows),
+        }
     }
 }
 
