@@ -11,6 +11,8 @@ mod callers;
 mod convert;
 mod create;
 mod extent;
+#[cfg(test)]
+mod fixture;
 pub mod kernel;
 mod lease;
 mod lock;
@@ -25,11 +27,11 @@ mod xattr;
 
 use crate::backend::Backend;
 use crate::options::{Consistency, MountOptions};
-use answer::{attributes, empty, misfit};
+use answer::{attributes, empty};
 use bfs_fs::op::{FsOp, FsReply, FsRequest, FsResult};
 use buffered::Buffered;
 use callers::Callers;
-use convert::{errno, file_attr};
+use convert::file_attr;
 use fuser::{FileHandle, FopenFlags, Generation, ReplyEmpty, ReplyEntry, Request};
 use kernel::Kernel;
 use lease::Keeper;

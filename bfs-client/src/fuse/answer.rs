@@ -62,10 +62,17 @@ pub(super) fn misfit(reply: &FsReply) -> Errno {
     Errno::EIO
 }
 
+/// Why `result`, which is not what was asked for, is an error.
+pub(super) fn unfit(result: FsResult) -> Errno {
+    match result {
+        Ok(other) => misfit(&other),
+        Err(error) => errno(error),
+    }
+}
+
 pub(super) fn written(result: FsResult, reply: ReplyWrite) {
     match result {
         Ok(FsReply::Written { count, .. }) => reply.written(count),
-        Ok(other) => reply.error(misfit(&other)),
-        Err(e) => reply.error(errno(e)),
+        other => reply.error(unfit(other)),
     }
 }

@@ -76,25 +76,10 @@ impl Bare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bfs_fs::op::{Inode, Kind, Timestamp};
+    use crate::fuse::fixture;
 
     fn attributes(inode: u64, has_xattrs: bool) -> Attributes {
-        Attributes {
-            inode: Inode(inode),
-            generation: 0,
-            kind: Kind::File,
-            mode: 0,
-            links: 1,
-            uid: 0,
-            gid: 0,
-            device: 0,
-            size: 0,
-            blocks: 0,
-            accessed: Timestamp::default(),
-            modified: Timestamp::default(),
-            changed: Timestamp::default(),
-            has_xattrs,
-        }
+        Attributes { has_xattrs, ..fixture::attributes(inode) }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Ranges of files: what one kernel request asks for may take several operations, each of them bounded.
 
 use super::Front;
-use super::answer::{attributes, misfit, written};
-use super::convert::errno;
+use super::answer::{attributes, unfit, written};
 use crate::backend::Backend;
 use bfs_fs::op::{
     AllocateMode, Attributes, Caller, FsOp, FsReply, FsRequest, Inode, MAX_IO, SeekTarget,
@@ -70,8 +69,7 @@ impl Allocation {
                     self.length -= done;
                     self.step();
                 }
-                Ok(other) => self.reply.error(misfit(&other)),
-                Err(e) => self.reply.error(errno(e)),
+                other => self.reply.error(unfit(other)),
             }),
         );
     }
@@ -99,8 +97,7 @@ fn search(
             Ok(FsReply::Position { offset: at, found: false }) if at > offset => {
                 search(again, caller, inode, at, target, reply);
             }
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         }),
     );
 }
@@ -169,8 +166,7 @@ impl Front {
                     let request = FsRequest { caller: writer, op };
                     backend.call(request, Box::new(|result| written(result, reply)));
                 }
-                Ok(other) => reply.error(misfit(&other)),
-                Err(e) => reply.error(errno(e)),
+                other => reply.error(unfit(other)),
             }),
         );
     }

@@ -4,8 +4,10 @@
 //! be told by the group; within one mount an unlock is noticed at once. The mount library knows no interrupts, so
 //! this also looks whether a signal has come for the process that waits.
 
+use super::Front;
+use super::answer::{empty, unfit};
+use super::convert::errno;
 use super::kernel::Kernel;
-use super::{Front, empty, errno, misfit};
 use crate::backend::Backend;
 use bfs_fs::op::{
     Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, LockClass, LockKind, LockRequest,
@@ -245,8 +247,7 @@ fn look_at(backend: &dyn Backend, waiting: &Waiting) -> Outcome {
     match ask(backend, caller, FsOp::Lock { inode, request, wait: true }) {
         Ok(FsReply::Done) => Outcome::Ends(Ok(())),
         Ok(FsReply::Waiting) => Outcome::Waits,
-        Ok(other) => Outcome::Ends(Err(misfit(&other))),
-        Err(error) => Outcome::Ends(Err(errno(error))),
+        other => Outcome::Ends(Err(unfit(other))),
     }
 }
 
@@ -291,8 +292,7 @@ impl Front {
                 };
                 reply.locked(found.start, found.end, kind, found.pid);
             }
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         });
     }
 
@@ -329,8 +329,7 @@ impl Front {
                     Waiting { caller, inode, request: lock, task, next, pause, kernel, reply };
                 locks.attend(&backend, waiting);
             }
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         });
     }
 

@@ -1,8 +1,7 @@
 //! open(2). The kernel has looked the name up and checked permission, and truncates by a setattr of its own.
 
 use super::Front;
-use super::answer::{attributes, misfit};
-use super::convert::errno;
+use super::answer::{attributes, unfit};
 use super::seen::Verdict;
 use super::write_buffer::WriteBuffer;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
@@ -31,8 +30,7 @@ impl Front {
                 reply.opened(files.open(caller, inode, true), flags);
             }
             Ok(FsReply::Held { .. }) => reply.error(Errno::ESTALE),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         };
         self.backend.call(request, Box::new(held));
     }

@@ -45,25 +45,10 @@ fn cost(entry: &Entry) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bfs_fs::op::{Attributes, Inode, Kind, Timestamp};
+    use crate::fuse::fixture::attributes;
 
     fn entries(count: usize) -> Vec<Entry> {
-        let attributes = Attributes {
-            inode: Inode(2),
-            generation: 0,
-            kind: Kind::File,
-            mode: 0,
-            links: 1,
-            uid: 0,
-            gid: 0,
-            device: 0,
-            size: 0,
-            blocks: 0,
-            accessed: Timestamp::default(),
-            modified: Timestamp::default(),
-            changed: Timestamp::default(),
-            has_xattrs: false,
-        };
+        let attributes = attributes(2);
         vec![Entry { name: b"ten bytes!".to_vec(), cookie: 1, attributes }; count]
     }
 

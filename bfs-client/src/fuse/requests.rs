@@ -1,7 +1,7 @@
 //! The kernel's requests, one by one: what each asks for as one operation.
 
-use super::answer::{entries, misfit, stat_fs};
-use super::convert::{errno, file_attr, file_type, node_kind, permissions, rename_mode, set_time};
+use super::answer::{entries, stat_fs, unfit};
+use super::convert::{file_attr, file_type, node_kind, permissions, rename_mode, set_time};
 use super::create::Created;
 use super::lock::Wanted;
 use super::writing::Manner;
@@ -138,8 +138,7 @@ impl Filesystem for Front {
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         self.call(request, FsOp::ReadLink { inode: Inode(inode.0) }, move |result| match result {
             Ok(FsReply::Target(target)) => reply.data(&target),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         });
     }
 
@@ -256,8 +255,7 @@ impl Filesystem for Front {
         let op = FsOp::Read { inode: Inode(inode.0), offset, count: size.min(MAX_IO) };
         self.call_opened(request, handle, op, move |result| match result {
             Ok(FsReply::Data { data, .. }) => reply.data(&data),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(errno(e)),
+            other => reply.error(unfit(other)),
         });
     }
 

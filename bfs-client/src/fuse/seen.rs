@@ -163,26 +163,11 @@ impl Backend for Noting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bfs_fs::op::Kind;
+    use crate::fuse::fixture;
 
     fn attributes(inode: u64, seconds: i64) -> Attributes {
         let time = Timestamp { seconds, ..Timestamp::default() };
-        Attributes {
-            inode: Inode(inode),
-            generation: 0,
-            kind: Kind::File,
-            mode: 0,
-            links: 1,
-            uid: 0,
-            gid: 0,
-            device: 0,
-            size: 0,
-            blocks: 0,
-            accessed: Timestamp::default(),
-            modified: time,
-            changed: time,
-            has_xattrs: false,
-        }
+        Attributes { modified: time, changed: time, ..fixture::attributes(inode) }
     }
 
     #[test]

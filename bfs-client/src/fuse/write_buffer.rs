@@ -66,6 +66,15 @@ struct File {
     closed: bool,
 }
 
+/// What one write(2) puts where.
+#[derive(Clone, Copy)]
+struct Stretch<'a> {
+    inode: Inode,
+    caller: &'a Caller,
+    offset: u64,
+    data: &'a [u8],
+}
+
 struct Run {
     caller: Caller,
     offset: u64,
@@ -100,8 +109,8 @@ impl Run {
         self.offset..self.end()
     }
 
-    /// Adds `data` if it continues or overwrites the run and the whole stays short enough.
-    fn take(&mut self, caller: &Caller, offset: u64, data: &[u8]) -> bool {
+    /// Adds a stretch if it continues or overwrites the run and the whole stays short enough.
+    fn take(&mut self, Stretch { caller, offset, data, .. }: Stretch<'_>) -> bool {
         if *caller != self.caller || offset < self.offset || offset > self.end() {
             return false;
         }
@@ -142,15 +151,9 @@ impl File {
     }
 
     /// Takes a write if there is room for it in this file.
-    fn take(
-        &mut self,
-        inode: Inode,
-        caller: &Caller,
-        offset: u64,
-        data: &[u8],
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        let taken = self.run.as_mut().is_some_and(|run| run.take(caller, offset, data));
+    fn take(&mut self, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
+        let Stretch { inode, caller, offset, data } = stretch;
+        let taken = self.run.as_mut().is_some_and(|run| run.take(stretch));
         if !taken {
             if !self.send(inode, effects) {
                 return false;
@@ -174,26 +177,19 @@ impl File {
 
 impl State {
     /// Takes a write if there is room for it.
-    fn take(
-        &mut self,
-        inode: Inode,
-        caller: &Caller,
-        offset: u64,
-        data: &[u8],
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        if self.bytes > 0 && self.bytes + data.len() > BUDGET {
+    fn take(&mut self, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
+        if self.bytes > 0 && self.bytes + stretch.data.len() > BUDGET {
             // What others have gathered makes room for it.
             for (inode, file) in &mut self.files {
                 file.send(*inode, effects);
             }
-            self.starved.insert(inode);
+            self.starved.insert(stretch.inode);
             return false;
         }
-        let file = self.files.entry(inode).or_default();
+        let file = self.files.entry(stretch.inode).or_default();
         let gathered = |file: &File| file.run.as_ref().map_or(0, |run| run.data.len());
         let before = gathered(file) + on_its_way(effects);
-        let taken = file.take(inode, caller, offset, data, effects);
+        let taken = file.take(stretch, effects);
         self.bytes += gathered(file) + on_its_way(effects) - before;
         taken
     }
@@ -216,9 +212,10 @@ impl State {
                     effects.push(Effect::Run(then));
                 }
                 Some(Queued::Write { handle, caller, offset, data, done }) => {
+                    let stretch = Stretch { inode, caller: &caller, offset, data: &data };
                     if let Some(error) = file.untold(handle) {
                         effects.push(Effect::Answer(done, Err(error)));
-                    } else if self.take(inode, &caller, offset, &data, effects) {
+                    } else if self.take(stretch, effects) {
                         effects.push(Effect::Answer(done, Ok(())));
                     } else if let Some(file) = self.files.get_mut(&inode) {
                         let again = Queued::Write { handle, caller, offset, data, done };
@@ -304,7 +301,8 @@ impl WriteBuffer {
                 return effects.push(Effect::Answer(Box::new(done), Err(error)));
             }
             file.writers.insert(handle);
-            if file.queue.is_empty() && state.take(inode, &caller, offset, data, effects) {
+            let stretch = Stretch { inode, caller: &caller, offset, data };
+            if file.queue.is_empty() && state.take(stretch, effects) {
                 return effects.push(Effect::Answer(Box::new(done), Ok(())));
             }
             let (data, done) = (data.to_vec(), Box::new(done));

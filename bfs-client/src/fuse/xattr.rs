@@ -1,6 +1,6 @@
 //! Extended attributes. Lists of access rights (`system.posix_acl_*`) are refused here, without asking the group.
 
-use super::answer::misfit;
+use super::answer::unfit;
 use super::{Front, bytes};
 use bfs_fs::op::{FsOp, FsReply, Inode, MAX_XATTR_LIST, XattrMode};
 use bytes::Bytes;
@@ -66,8 +66,7 @@ impl Front {
         let op = FsOp::GetXattr { inode: Inode(inode.0), name: bytes(name) };
         self.call(request, op, move |result| match result {
             Ok(FsReply::Value(value)) => answer(&value, size, reply),
-            Ok(other) => reply.error(misfit(&other)),
-            Err(e) => reply.error(super::errno(e)),
+            other => reply.error(unfit(other)),
         });
     }
 
@@ -93,8 +92,7 @@ impl Front {
                     }
                     answer(&list, size, reply);
                 }
-                Ok(other) => reply.error(misfit(&other)),
-                Err(e) => reply.error(super::errno(e)),
+                other => reply.error(unfit(other)),
             },
         );
     }

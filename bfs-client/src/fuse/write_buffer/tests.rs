@@ -1,6 +1,7 @@
 use super::*;
 use crate::backend::Local;
-use bfs_fs::op::{Attributes, CreateMode, Kind, ROOT, Timestamp};
+use crate::fuse::fixture::attributes;
+use bfs_fs::op::{CreateMode, ROOT};
 
 /// A group that answers when it is told to.
 #[derive(Default)]
@@ -33,27 +34,8 @@ impl Slow {
         let (request, done) = self.waiting.lock().unwrap().remove(at);
         let FsOp::Write { data, .. } = request.op else { panic!("only writes are sent") };
         let count = data.len() as u32;
-        done(error.map_or(Ok(FsReply::Written { count, attributes: attributes() }), Err));
+        done(error.map_or(Ok(FsReply::Written { count, attributes: attributes(FILE.0) }), Err));
         data
-    }
-}
-
-fn attributes() -> Attributes {
-    Attributes {
-        inode: FILE,
-        generation: 0,
-        kind: Kind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        device: 0,
-        size: 0,
-        blocks: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
-        has_xattrs: false,
     }
 }
 
