@@ -6,7 +6,7 @@ use bft_core::auth::{Credential, Crypto, KeyId, MacKey};
 use bft_core::io::{Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
-    ResultBody, SessionId, batch_digest,
+    ResultBody, SessionId, Unauthenticated, batch_digest,
 };
 use bft_core::replica::{Config, Replica, Snapshot};
 use bft_core::types::*;
@@ -306,6 +306,48 @@ fn a_held_batch_goes_on_when_the_client_brings_the_request_itself() {
     request.credential = signed;
     group.give(CLIENT, 1, Message::Request(request));
     assert!(group.wire.iter().any(|(_, _, m)| *m == prepare(2, digest)));
+}
+
+/// Decision 6: two backups cannot check a client. For how many batches must it sign then?
+fn batches_to_sign(group: &mut Cluster, seq: &mut u64) -> u64 {
+    for backup in [1, 2] {
+        let clients = vec![ClientId(0)];
+        group.give(replica(backup), 0, Message::Unauthenticated(Unauthenticated { clients }));
+    }
+    (0..).take_while(|_| next_must_be_signed(group, seq)).count() as u64
+}
+
+/// Lets the client ask for one thing, signed, and learn whether it has to sign.
+fn next_must_be_signed(group: &mut Cluster, seq: &mut u64) -> bool {
+    *seq += 1;
+    group.replies.clear();
+    group.ask(0, Cluster::request(*seq, b"\x01"));
+    group.deliver_all();
+    let mut told = group.replies.iter().filter_map(|(from, m)| match m {
+        Message::Reply(reply) if *from == ReplicaId(0) => Some(reply.sign),
+        _ => None,
+    });
+    told.next().expect("it is served")
+}
+
+/// Decision 6: whoever waits until it may authenticate again, and behaves for a while less than it had to sign, starts where it
+/// left off. Else a batch could be held up every few hundred, for ever.
+#[test]
+fn a_client_that_relapses_signs_for_twice_as_long() {
+    let mut group = group();
+    let (mut seq, mut spans) = (0, Vec::new());
+    for _ in 0..7 {
+        let span = batches_to_sign(&mut group, &mut seq);
+        spans.push(span);
+        // Not for as long as it had to sign, of which the last answer was the first batch.
+        (3..span).for_each(|_| assert!(!next_must_be_signed(&mut group, &mut seq)));
+    }
+    let doubled = |two: &[u64]| two[1] >= 2 * two[0] - 1;
+    assert!(spans[0] > 10 && spans.windows(2).all(doubled), "{spans:?}");
+    let span = batches_to_sign(&mut group, &mut seq);
+    // For longer than that.
+    (0..=span + 1).for_each(|_| assert!(!next_must_be_signed(&mut group, &mut seq)));
+    assert_eq!(batches_to_sign(&mut group, &mut seq), spans[0], "it starts over");
 }
 
 /// Decision 7: a proposed time too far ahead of, or behind, a backup's clock gets no vote of its own.

@@ -27,8 +27,9 @@ const MANY_SPOILT: usize = 4;
 /// How many requests may wait on a slot: the next and the one after it, a third that came while the first was executed
 /// tentatively and that was undone, and a CREATE-SESSION.
 const MAX_ON_LANE: usize = 4;
-/// How often the span for which a client must sign doubles.
-const MAX_DOUBLINGS: u32 = 3;
+/// How often the span for which a client must sign doubles. Each relapse may hold up a batch until a view change, so it must
+/// become rare; but one faulty replica can name honest clients in its VIEW-CHANGEs, and these should not sign for ever.
+const MAX_DOUBLINGS: u32 = 7;
 
 /// A request that has not executed here.
 #[derive(Clone, Debug)]
@@ -359,7 +360,8 @@ impl<S: Service> Replica<S> {
             let before = self.requests.demoted.get(&client);
             let span = 2 * self.config.window;
             // A client that kept out of trouble for as long as it had to sign starts over.
-            let recent = before.filter(|before| self.executed <= before.until.plus(span));
+            let as_long = |before: &Demotion| before.until.plus(span << before.times);
+            let recent = before.filter(|before| self.executed <= as_long(before));
             let times = recent.map_or(0, |before| (before.times + 1).min(MAX_DOUBLINGS));
             let until = self.executed.plus(span << times);
             self.requests.demoted.insert(client, Demotion { until, times });
