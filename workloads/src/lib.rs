@@ -9,7 +9,7 @@
 //! latency.rs   how long single operations take                stall.rs     the longest time without one finishing
 //! timing.rs    how long parts take, and caches dropped in between
 //! progress.rs  how people see it go on                        stop.rs      how they end it
-//! errors.rs    what went wrong, counted
+//! errors.rs    what went wrong, counted                      stamp.rs     where figures were taken
 //! ```
 //!
 //! Everything here works on any directory and knows nothing of BFS. All loops look at a [`stop::Stop`].
@@ -24,6 +24,7 @@ pub mod postmark;
 pub mod programs;
 pub mod progress;
 pub mod stall;
+pub mod stamp;
 pub mod stop;
 pub mod timing;
 pub mod tree;

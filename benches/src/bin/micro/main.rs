@@ -24,6 +24,7 @@ use processor::Cost;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use workloads::stamp::Stamp;
 use workloads::stop::Stop;
 
 /// Null operations on groups of this machine's own, beside a floor and a plain TCP round trip.
@@ -90,7 +91,7 @@ struct Load {
 
 #[derive(Serialize)]
 struct Figures {
-    cores: usize,
+    stamp: Stamp,
     rounds: Rounds,
     kinds: Vec<Kind>,
     loads: Vec<Load>,
@@ -127,8 +128,8 @@ fn main() -> Result<()> {
     print_checkpoints(&checkpoints);
     let targets = targets(&rounds, &loads, &faults, &checkpoints);
     print_targets(&targets);
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let figures = Figures { cores, rounds, kinds, loads, faults, checkpoints, targets };
+    let stamp = Stamp::here();
+    let figures = Figures { stamp, rounds, kinds, loads, faults, checkpoints, targets };
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")?;
     }

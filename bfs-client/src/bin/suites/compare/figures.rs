@@ -4,7 +4,7 @@ use super::place::{NotRun, Places, TARGETS, Timing};
 use super::works::{ANDREW, ANDREW_LARGE, LARGE_FILE};
 use crate::middle::Middle;
 use serde::Serialize;
-use std::process::Command;
+use workloads::stamp::Stamp;
 
 /// One piece of work on one target, once.
 pub struct Measured {
@@ -106,18 +106,9 @@ const WANTED: [Wanted; 10] = [
 ];
 
 #[derive(Serialize)]
-struct Machine {
-    cores: usize,
-    processor: String,
-    kernel: String,
-    memory_mib: u64,
-}
-
-#[derive(Serialize)]
 pub struct Figures {
     suite: &'static str,
-    commit: String,
-    machine: Machine,
+    stamp: Stamp,
     rounds: u32,
     large_rounds: u32,
     rows: Vec<Row>,
@@ -129,8 +120,7 @@ impl Figures {
     pub fn new(rounds: u32, large_rounds: u32, measured: &[Measured], places: &Places) -> Self {
         Self {
             suite: "compare",
-            commit: first_line("git", &["rev-parse", "HEAD"]),
-            machine: Machine::this(),
+            stamp: Stamp::here(),
             rounds,
             large_rounds,
             rows: rows(measured),
@@ -244,32 +234,6 @@ impl Goal {
             }),
         }
     }
-}
-
-impl Machine {
-    fn this() -> Self {
-        let field = |file: &str, name: &str| {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
-            line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
-                .unwrap_or_default()
-        };
-        let memory = field("/proc/meminfo", "MemTotal");
-        let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
-        Self {
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            processor: field("/proc/cpuinfo", "model name"),
-            kernel: first_line("uname", &["-r"]),
-            memory_mib: kib / 1024,
-        }
-    }
-}
-
-/// The first line that a program says; nothing if there is no such program.
-fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let text = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

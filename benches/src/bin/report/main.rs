@@ -1,0 +1,83 @@
+//! `report`: what was measured, for people: tables in docs/performance.md, and docs/performance.html with plots, both made
+//! from the JSON that `./x micro` and `./x compare` have written.
+//!
+//! ```text
+//! tables.rs   the tables, between their marks in the text
+//! plots.rs    the plots, SVG by hand
+//! ```
+
+mod plots;
+mod tables;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Makes tables and plots of what was measured
+#[derive(Parser)]
+#[command(name = "report", version)]
+struct Arguments {
+    /// What `./x micro --json` has written
+    #[arg(long, default_value = "docs/figures/micro.json")]
+    micro: PathBuf,
+    /// What `./x compare --json` has written
+    #[arg(long, default_value = "docs/figures/compare.json")]
+    compare: PathBuf,
+    /// The text whose tables are made anew
+    #[arg(long, default_value = "docs/performance.md")]
+    text: PathBuf,
+    /// The page with the plots
+    #[arg(long, default_value = "docs/performance.html")]
+    page: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let (micro, compare) = (read(&arguments.micro)?, read(&arguments.compare)?);
+    let text = fs::read_to_string(&arguments.text)
+        .with_context(|| format!("cannot read {}", arguments.text.display()))?;
+    let text = tables::fill(&text, &micro, &compare)?;
+    write(&arguments.text, &text)?;
+    write(&arguments.page, &plots::page(&micro, &compare)?)
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read(path).with_context(|| {
+        format!("cannot read {}\n  try: ./x micro --json FILE, or ./x compare", path.display())
+    })?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The list at `key`.
+fn list<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+    value[key].as_array().with_context(|| format!("there is no list {key}"))
+}
+
+/// The number at `key`.
+fn number(value: &Value, key: &str) -> Result<f64> {
+    value[key].as_f64().with_context(|| format!("there is no number {key} in {value}"))
+}
+
+/// The words at `key`.
+fn words<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value[key].as_str().with_context(|| format!("there are no words {key} in {value}"))
+}
+
+/// Where and of what the figures were taken, in words.
+fn stamp(figures: &Value) -> Result<String> {
+    let stamp = &figures["stamp"];
+    let gib = number(stamp, "memory_mib")? / 1024.0;
+    Ok(format!(
+        "commit {}, {} cores ({}), {gib:.0} GiB, Linux {}",
+        words(stamp, "commit")?,
+        stamp["cores"],
+        words(stamp, "processor")?,
+        words(stamp, "kernel")?
+    ))
+}

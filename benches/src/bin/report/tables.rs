@@ -1,0 +1,132 @@
+//! The tables of the text.
+
+use super::{list, number, stamp, words};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fmt::Write;
+
+/// The text with its tables made anew: each lies between `<!-- NAME -->` and `<!-- end -->`.
+pub fn fill(text: &str, micro: &Value, compare: &Value) -> Result<String> {
+    let tables = [
+        ("targets", targets(micro, compare)?),
+        ("rounds", rounds(micro)?),
+        ("loads", loads(micro)?),
+        ("compare", work(compare)?),
+        (
+            "stamps",
+            format!("Micro-benchmarks: {}.\nComparison: {}.\n", stamp(micro)?, stamp(compare)?),
+        ),
+    ];
+    tables.iter().try_fold(text.to_owned(), |text, (name, table)| replace(&text, name, table))
+}
+
+fn replace(text: &str, name: &str, table: &str) -> Result<String> {
+    let begin = format!("<!-- {name} -->\n");
+    let (before, rest) =
+        text.split_once(&begin).with_context(|| format!("there is no mark {begin}"))?;
+    let (_, after) = rest.split_once("<!-- end -->").context("a mark has no end")?;
+    Ok(format!("{before}{begin}{table}<!-- end -->{after}"))
+}
+
+fn targets(micro: &Value, compare: &Value) -> Result<String> {
+    let mut table = "| measure | found | target | |\n|---|---|---|---|\n".to_owned();
+    for target in list(micro, "targets")?.iter().chain(list(compare, "targets")?) {
+        let (name, bound) = (words(target, "name")?, &target["target"]);
+        let found = target["value"].as_f64().map_or("not measured".into(), |v| format!("{v:.2}"));
+        let verdict = match target["met"].as_bool() {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        writeln!(table, "| {name} | {found} | {bound} | {verdict} |")?;
+    }
+    Ok(table)
+}
+
+fn rounds(micro: &Value) -> Result<String> {
+    let mut table = "| | median | least | most |\n|---|---|---|---|\n".to_owned();
+    let rows = micro["rounds"].as_object().context("there are no rounds")?;
+    for (name, spread) in rows {
+        let [median, least, most] = ["median", "least", "most"].map(|key| number(spread, key));
+        let name = name.replace('_', " ");
+        writeln!(table, "| {name} | {:.1} | {:.1} | {:.1} |", median?, least?, most?)?;
+    }
+    Ok(table)
+}
+
+fn loads(micro: &Value) -> Result<String> {
+    let mut table =
+        "| n | in flight | a second | p50 µs | p99 µs | µs a replica | µs the client |\n|---|---|---|---|---|---|---|\n"
+            .to_owned();
+    for load in list(micro, "loads")? {
+        let (latency, cost) = (&load["latency"], &load["cost"]);
+        writeln!(
+            table,
+            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
+            load["n"],
+            load["in_flight"],
+            number(load, "rate")?,
+            number(latency, "p50")?,
+            number(latency, "p99")?,
+            number(cost, "replica")?,
+            number(cost, "client")?
+        )?;
+    }
+    Ok(table)
+}
+
+/// The totals of each work on each target, and what was not run.
+fn work(compare: &Value) -> Result<String> {
+    let rows = list(compare, "rows")?;
+    let (mut works, mut names) = (Vec::new(), Vec::new());
+    for row in rows {
+        for (key, seen) in [("work", &mut works), ("target", &mut names)] {
+            let word = words(row, key)?;
+            if !seen.contains(&word) {
+                seen.push(word);
+            }
+        }
+    }
+    let mut table =
+        format!("| seconds | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    for work in works {
+        let cell = |name: &&str| {
+            let total = |row: &&Value| {
+                row["work"] == work && row["target"] == **name && row["phase"] == "total"
+            };
+            let median = rows.iter().find(total).and_then(|row| row["seconds"]["median"].as_f64());
+            median.map_or("-".into(), |seconds| format!("{seconds:.2}"))
+        };
+        let cells: Vec<String> = names.iter().map(cell).collect();
+        writeln!(table, "| {work} | {} |", cells.join(" | "))?;
+    }
+    for not_run in list(compare, "not_run")? {
+        let why = words(not_run, "why")?.lines().next().unwrap_or_default();
+        let work = not_run["work"].as_str().map_or(String::new(), |work| format!(", {work}"));
+        writeln!(table, "\nNot run: {}{work}: {why}.", words(not_run, "target")?)?;
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_replaced_between_its_marks() {
+        let text = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\nkept\n<!-- end -->\n";
+        let new = replace(text, "x", "new\n").unwrap();
+        assert_eq!(new, "a\n<!-- x -->\nnew\n<!-- end -->\nb\n<!-- y -->\nkept\n<!-- end -->\n");
+        assert_eq!(replace(&new, "x", "new\n").unwrap(), new);
+        assert!(replace(text, "z", "").is_err());
+    }
+
+    #[test]
+    fn targets_that_were_not_measured_are_said_so() {
+        let micro = serde_json::json!({"targets": [{"name": "a", "value": 1.0, "target": 2.0, "met": true}]});
+        let compare = serde_json::json!({"targets": [{"name": "b", "value": null, "target": 2.0, "met": null}]});
+        let table = targets(&micro, &compare).unwrap();
+        assert!(table.contains("| a | 1.00 | 2.0 | met |"), "{table}");
+        assert!(table.contains("| b | not measured | 2.0 |  |"), "{table}");
+    }
+}
