@@ -76,6 +76,9 @@ pub struct Set {
     pub modified: Option<(u32, u32)>,
 }
 
+/// How much a WRITE wrote, how it is stored, and the verifier.
+pub type Written = (u32, u32, [u8; 8]);
+
 impl Set {
     pub fn mode(mode: u32) -> Self {
         Self { mode: Some(mode), ..Self::default() }
@@ -326,18 +329,13 @@ impl Client {
         })
     }
 
-    pub fn write(
-        &mut self,
-        handle: &[u8],
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(u32, u32, [u8; 8]), u32> {
+    pub fn write(&mut self, handle: &[u8], offset: u64, data: &[u8]) -> Result<Written, u32> {
         let record = self.write_record(handle, offset, data);
         self.exchange_write(&record).map(|(_, written)| written)
     }
 
     /// How the file was around a WRITE; how much was written, how it is stored, and the verifier.
-    pub fn exchange_write(&mut self, record: &[u8]) -> Result<(Around, (u32, u32, [u8; 8])), u32> {
+    pub fn exchange_write(&mut self, record: &[u8]) -> Result<(Around, Written), u32> {
         let (status, mut r) = self.exchange_nfs(record);
         let around = around(&mut r);
         if status != OK {
