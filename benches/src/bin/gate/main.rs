@@ -9,12 +9,11 @@
 //! decoding the last message it causes. They are counted by callgrind [valgrind.org/docs/manual/cl-manual.html].
 
 mod callgrind;
-mod group;
 
 use anyhow::{Context, Result, bail};
+use benches::group::{Group, Traffic};
 use bfs_fs::op::{CreateMode, FsOp, FsReply, Inode, ROOT, decode_result};
 use clap::Parser;
-use group::Group;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -112,7 +111,7 @@ fn prepared(kind: &Kind) -> Result<(Group, Inode)> {
     // Whatever is done once has been done.
     let warm_up = (0..kind.width.max(130)).map(|i| (kind.op)(inode, i));
     group.run(kind.width, kind.read_only, warm_up);
-    group.traffic = group::Traffic::default();
+    group.traffic = Traffic::default();
     Ok((group, inode))
 }
 

@@ -1,0 +1,3 @@
+//! What several benchmarks use: a whole group in one process.
+
+pub mod group;
