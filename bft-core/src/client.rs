@@ -143,11 +143,21 @@ struct Vote {
 struct Call {
     token: u64,
     request: Request,
+    /// Whether it changes nothing, so that it may be done again.
+    read_only: bool,
     digest: Digest,
     replier: ReplicaId,
     votes: Vec<Option<Vote>>,
     retry_at: Tick,
     pause: Duration,
+}
+
+/// An operation that has no slot yet.
+#[derive(Clone)]
+struct Waiting {
+    token: u64,
+    operation: Operation,
+    read_only: bool,
 }
 
 /// A read under way, outside the order.
@@ -189,7 +199,7 @@ pub struct Client {
     reads: BTreeMap<u64, ReadCall>,
     last_attempt: u64,
     /// Operations that wait for a lane. The driver bounds how much it submits.
-    waiting: VecDeque<(u64, Operation)>,
+    waiting: VecDeque<Waiting>,
     /// Who is asked for whole results: whoever answers, until it does not.
     replier: ReplicaId,
     ended_votes: Vec<Option<ClientError>>,
@@ -234,11 +244,14 @@ impl Client {
             ClientInput::Submit { token, op, read_only: true } if self.is_open() => {
                 self.read(now, token, op, out);
             }
-            ClientInput::Submit { token, op, .. } => {
-                self.submit(now, token, Operation::Service(op), out);
+            ClientInput::Submit { token, op, read_only } => {
+                let operation = Operation::Service(op);
+                self.submit(now, Waiting { token, operation, read_only }, out);
             }
             ClientInput::AskOfClients { token, op } => {
-                self.submit(now, token, Operation::Clients(op), out);
+                let read_only = matches!(op, ClientsOp::List(_));
+                let operation = Operation::Clients(op);
+                self.submit(now, Waiting { token, operation, read_only }, out);
             }
             ClientInput::Message(from, message) => self.on_message(now, from, message, out),
             ClientInput::Connected(replica) => self.on_connected(replica, out),
@@ -281,16 +294,16 @@ impl Client {
             seq: 0,
             operation: Operation::CreateSession,
         };
-        let call = self.call(now, 0, request);
+        let call = self.call(now, 0, request, false);
         out.push(ClientOutput::Broadcast(self.signed(&call)));
         self.opening = Some(call);
     }
 
-    fn submit(&mut self, now: Tick, token: u64, operation: Operation, out: &mut Vec<ClientOutput>) {
+    fn submit(&mut self, now: Tick, asked: Waiting, out: &mut Vec<ClientOutput>) {
         if let State::Ended(why) = self.state {
-            return out.push(ClientOutput::Done { token, result: Err(why) });
+            return out.push(ClientOutput::Done { token: asked.token, result: Err(why) });
         }
-        self.waiting.push_back((token, operation));
+        self.waiting.push_back(asked);
         self.start_waiting(now, out);
     }
 
@@ -316,19 +329,13 @@ impl Client {
     fn start_waiting(&mut self, now: Tick, out: &mut Vec<ClientOutput>) {
         while self.state == State::Open && !self.waiting.is_empty() {
             let Some(slot) = self.free.pop() else { return };
-            let Some((token, operation)) = self.waiting.pop_front() else { return };
-            self.start(now, slot, token, operation, out);
+            let Some(asked) = self.waiting.pop_front() else { return };
+            self.start(now, slot, asked, out);
         }
     }
 
-    fn start(
-        &mut self,
-        now: Tick,
-        slot: Slot,
-        token: u64,
-        operation: Operation,
-        out: &mut Vec<ClientOutput>,
-    ) {
+    fn start(&mut self, now: Tick, slot: Slot, asked: Waiting, out: &mut Vec<ClientOutput>) {
+        let Waiting { token, operation, read_only } = asked;
         let Some(lane) = self.lanes.get_mut(usize::from(slot.0)) else { return };
         lane.seq += 1;
         let request = Request {
@@ -338,7 +345,7 @@ impl Client {
             seq: lane.seq,
             operation,
         };
-        let call = self.call(now, token, request);
+        let call = self.call(now, token, request, read_only);
         let message = if self.must_sign() { self.signed(&call) } else { self.authenticated(&call) };
         if call.request.size() <= self.config.inline_bytes {
             let to = self.config.size.primary(self.view());
@@ -351,12 +358,13 @@ impl Client {
         }
     }
 
-    fn call(&self, now: Tick, token: u64, request: Request) -> Call {
+    fn call(&self, now: Tick, token: u64, request: Request, read_only: bool) -> Call {
         let pause = self.config.retry;
         Call {
             token,
             digest: request.digest(),
             request,
+            read_only,
             replier: self.replier,
             votes: alloc::vec![None; self.config.size.n()],
             retry_at: now.after(pause),
@@ -484,13 +492,20 @@ impl Client {
         self.start_waiting(now, out);
     }
 
-    /// The operation executed, but nobody has kept its result, which only a read's can be: ask again under a new seq.
+    /// The operation executed, and the one asked for its whole result has only the digest. Nobody may have kept that of a read:
+    /// ask again under a new seq. Any other result is kept whole, and only its replier was not asked for it in time: asked again
+    /// under a new seq, the operation would execute twice. The retransmission asks the next replier.
     fn ask_anew(&mut self, now: Tick, place: usize, out: &mut Vec<ClientOutput>) {
-        let Some(call) = self.lanes.get_mut(place).and_then(|lane| lane.call.take()) else {
+        let Some(lane) = self.lanes.get_mut(place) else { return };
+        let Some(call) = lane.call.take() else { return };
+        if !call.read_only {
+            lane.call = Some(call);
             return;
-        };
+        }
         self.replier = self.next_replier(call.replier);
-        self.start(now, call.request.slot, call.token, call.request.operation, out);
+        let Request { slot, operation, .. } = call.request;
+        let asked = Waiting { token: call.token, operation, read_only: true };
+        self.start(now, slot, asked, out);
     }
 
     fn next_replier(&self, after: ReplicaId) -> ReplicaId {
@@ -534,7 +549,8 @@ impl Client {
     /// A read on which the replicas do not agree is retried as an ordered operation. [CL02 §5.1.3]
     fn order_read(&mut self, now: Tick, attempt: u64, out: &mut Vec<ClientOutput>) {
         if let Some(call) = self.reads.remove(&attempt) {
-            self.waiting.push_back((call.token, Operation::Service(call.op)));
+            let operation = Operation::Service(call.op);
+            self.waiting.push_back(Waiting { token: call.token, operation, read_only: true });
             self.start_waiting(now, out);
         }
     }
@@ -569,7 +585,7 @@ impl Client {
         let calls = self.lanes.iter_mut().filter_map(|lane| lane.call.take());
         let mut tokens: Vec<u64> = calls.map(|call| call.token).collect();
         tokens.extend(core::mem::take(&mut self.reads).into_values().map(|call| call.token));
-        tokens.extend(self.waiting.drain(..).map(|(token, _)| token));
+        tokens.extend(self.waiting.drain(..).map(|asked| asked.token));
         let ended = |token| ClientOutput::Done { token, result: Err(why) };
         out.extend(tokens.into_iter().map(ended));
     }
