@@ -36,14 +36,23 @@ pub(super) struct Transfer<O> {
     /// Whether the topmost part is known, to which the signed digest leads.
     aimed: bool,
     assembly: Assembly<StateObject<O>>,
-    /// What each donor was asked for and has not sent, and when it was asked. Nothing, where it has said that it does not
-    /// have this checkpoint: it rests until its patience ends.
-    asked: BTreeMap<ReplicaId, (Vec<Address>, Tick)>,
+    /// What each donor was asked for and has not sent.
+    asked: BTreeMap<ReplicaId, Asked>,
     /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
     failures: BTreeMap<ReplicaId, u32>,
     pace: Pace,
     bytes: u64,
     since: Tick,
+}
+
+/// What a donor was asked for.
+#[derive(Clone)]
+struct Asked {
+    addresses: Vec<Address>,
+    at: Tick,
+    /// Whether it has sent a certificate since. If that was its answer, it has not what it was asked for, so others are asked
+    /// too; if it was not, the parts come still.
+    declined: bool,
 }
 
 /// Keeps to a rate: what was spent too early is waited for.
@@ -127,12 +136,12 @@ impl<S: Service> Replica<S> {
             }
             let now = self.now.tick;
             let slow = |at: Tick| now.since(at) >= DONOR_PATIENCE;
-            let given_up = transfer.asked.iter().filter(|(_, (_, at))| slow(*at));
+            let given_up = transfer.asked.iter().filter(|(_, asked)| slow(asked.at));
             for (donor, _) in given_up.filter(|_| !planted(Planted::DeadDonor)) {
                 *transfer.failures.entry(*donor).or_default() += 1;
                 transfer.stale = true;
             }
-            transfer.asked.retain(|_, (_, at)| !slow(*at));
+            transfer.asked.retain(|_, asked| !slow(asked.at));
             self.consider_transfer(out);
             self.ask_donors(out);
         } else if self.stuck_at == self.executed {
@@ -155,7 +164,8 @@ impl<S: Service> Replica<S> {
                 continue;
             }
             let asked = |address: &Address| {
-                transfer.asked.values().any(|(addresses, _)| addresses.contains(address))
+                let open = transfer.asked.values().filter(|asked| !asked.declined);
+                open.into_iter().any(|asked| asked.addresses.contains(address))
             };
             let addresses = match transfer.aimed {
                 true => transfer.assembly.wanted(Fetch::MAX_ADDRESSES, asked),
@@ -164,7 +174,8 @@ impl<S: Service> Replica<S> {
             if addresses.is_empty() {
                 return;
             }
-            transfer.asked.insert(donor, (addresses.clone(), self.now.tick));
+            let asked = Asked { addresses: addresses.clone(), at: self.now.tick, declined: false };
+            transfer.asked.insert(donor, asked);
             let message = Message::Fetch(Fetch { n: transfer.n, addresses });
             out.push(Output::Send { to: Destination::Replica(donor), message, after: None });
         }
@@ -210,17 +221,16 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
-    /// `donor` has sent a certificate: where it was asked for parts, that is its answer, and the others are asked for them.
+    /// `donor` has sent a certificate: where it was asked for parts, that is its answer, perhaps, and the others are asked too.
     ///
-    /// It is not asked for the same again at once: while every other donor is silent, FETCH and answer would chase each
-    /// other as fast as the network carries them, and every frame that is duplicated on the way would double them.
+    /// It is not asked again before its patience has ended: while every other donor is silent, FETCH and answer would chase
+    /// each other as fast as the network carries them, and every frame that is duplicated on the way would double them.
     pub(super) fn heed_donor(&mut self, donor: ReplicaId, out: &mut Vec<Output>) {
         if let Some(transfer) = &mut self.transfer
-            && let Some((addresses, at)) = transfer.asked.get_mut(&donor)
-            && !addresses.is_empty()
+            && let Some(asked) = transfer.asked.get_mut(&donor)
+            && !asked.declined
         {
-            addresses.clear();
-            *at = self.now.tick;
+            asked.declined = true;
             transfer.stale = true;
             *transfer.failures.entry(donor).or_default() += 1;
             self.ask_donors(out);
@@ -240,7 +250,7 @@ impl<S: Service> Replica<S> {
         let Some(transfer) = &mut self.transfer else { return Err(Rejection::Duplicate) };
         let asked = transfer.asked.get(&from);
         let known = |(address, _): &(Address, _)| {
-            asked.is_some_and(|(addresses, _)| addresses.contains(address))
+            asked.is_some_and(|asked| asked.addresses.contains(address))
         };
         if m.n != transfer.n || m.parts.is_empty() || !m.parts.iter().all(known) {
             return Err(Rejection::Duplicate);

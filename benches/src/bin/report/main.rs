@@ -1,5 +1,5 @@
 //! `report`: what was measured, for people: tables in docs/performance.md, and docs/performance.html with plots, both made
-//! from the JSON that `./x micro` and `./x compare` have written.
+//! from the JSON that `./x micro`, `./x compare` and `./x scale` have written.
 //!
 //! ```text
 //! tables.rs   the tables, between their marks in the text
@@ -25,6 +25,9 @@ struct Arguments {
     /// What `./x compare --json` has written
     #[arg(long, default_value = "docs/figures/compare.json")]
     compare: PathBuf,
+    /// What `./x scale --json` has written
+    #[arg(long, default_value = "docs/figures/scale.json")]
+    scale: PathBuf,
     /// The text whose tables are made anew
     #[arg(long, default_value = "docs/performance.md")]
     text: PathBuf,
@@ -35,17 +38,22 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let (micro, compare) = (read(&arguments.micro)?, read(&arguments.compare)?);
+    let [micro, compare, scale] =
+        [&arguments.micro, &arguments.compare, &arguments.scale].map(|path| read(path));
+    let (micro, compare, scale) = (micro?, compare?, scale?);
     let text = fs::read_to_string(&arguments.text)
         .with_context(|| format!("cannot read {}", arguments.text.display()))?;
-    let text = tables::fill(&text, &micro, &compare)?;
+    let text = tables::fill(&text, &micro, &compare, &scale)?;
     write(&arguments.text, &text)?;
     write(&arguments.page, &plots::page(&micro, &compare)?)
 }
 
 fn read(path: &Path) -> Result<Value> {
     let text = fs::read(path).with_context(|| {
-        format!("cannot read {}\n  try: ./x micro --json FILE, or ./x compare", path.display())
+        format!(
+            "cannot read {}\n  try: ./x micro --json FILE; so with ./x compare and ./x scale",
+            path.display()
+        )
     })?;
     serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
 }

@@ -6,12 +6,13 @@ use serde_json::Value;
 use std::fmt::Write;
 
 /// The text with its tables made anew: each lies between `<!-- NAME -->` and `<!-- end -->`.
-pub fn fill(text: &str, micro: &Value, compare: &Value) -> Result<String> {
+pub fn fill(text: &str, micro: &Value, compare: &Value, scale: &Value) -> Result<String> {
     let tables = [
         ("targets", targets(micro, compare)?),
         ("rounds", rounds(micro)?),
         ("loads", loads(micro)?),
         ("compare", work(compare)?),
+        ("scale", curves(scale)?),
         (
             "stamps",
             format!("Micro-benchmarks: {}.\nComparison: {}.\n", stamp(micro)?, stamp(compare)?),
@@ -106,6 +107,26 @@ fn work(compare: &Value) -> Result<String> {
         writeln!(table, "\nNot run: {}{work}: {why}.", words(not_run, "target")?)?;
     }
     Ok(table)
+}
+
+/// A table for each thing that grows.
+fn curves(scale: &Value) -> Result<String> {
+    let mut tables = String::new();
+    for curve in list(scale, "curves")? {
+        let columns = list(curve, "columns")?.iter().filter_map(Value::as_str);
+        let head: Vec<_> = std::iter::once(words(curve, "name")?).chain(columns).collect();
+        writeln!(tables, "| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()))?;
+        for row in list(curve, "rows")? {
+            let cells = row.as_array().into_iter().flatten().filter_map(Value::as_f64).enumerate();
+            let cells = cells.map(|(i, value)| match i {
+                0 => format!("{value}"),
+                _ => format!("{value:.1}"),
+            });
+            writeln!(tables, "| {} |", cells.collect::<Vec<_>>().join(" | "))?;
+        }
+        tables.push('\n');
+    }
+    Ok(tables)
 }
 
 #[cfg(test)]
