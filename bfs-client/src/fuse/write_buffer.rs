@@ -346,11 +346,16 @@ impl WriteBuffer {
         self.lock().files.get_mut(&inode)?.untold(handle)
     }
 
-    /// As [`WriteBuffer::failure`], for a handle that is closed: one that has written nothing lately is told nothing.
+    /// As [`WriteBuffer::failure`], for one of the descriptors of `handle` that is closed: if `handle` has written nothing
+    /// lately, it is told nothing.
+    ///
+    /// `handle` does not count as told: a child of the writer's closes its copy of the descriptor, by close-on-exec too, where
+    /// nobody looks.
     pub fn failure_at_close(&self, inode: Inode, handle: u64) -> Option<FsError> {
-        let mut state = self.lock();
-        let file = state.files.get_mut(&inode).filter(|file| file.writers.contains(&handle))?;
-        file.untold(handle)
+        let state = self.lock();
+        let file = state.files.get(&inode).filter(|file| file.writers.contains(&handle))?;
+        let failure = file.failure.as_ref().filter(|failure| !failure.told.contains(&handle))?;
+        Some(failure.error)
     }
 
     /// A new `handle`: it is told of no failure that others know.
