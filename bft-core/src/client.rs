@@ -191,6 +191,8 @@ pub struct Client {
     state: State,
     session: SessionId,
     keys: Vec<Option<(KeyId, MacKey)>>,
+    /// Until when all replicas' keys are waited for: what is sent meanwhile is signed.
+    keys_due: Tick,
     /// The view that each replica last spoke of.
     views: Vec<View>,
     opening: Option<Call>,
@@ -217,6 +219,7 @@ impl Client {
         let replier = ReplicaId(config.me.0 % n as u32);
         Self {
             keys: alloc::vec![None; n],
+            keys_due: Tick::default(),
             views: alloc::vec![View(0); n],
             ended_votes: alloc::vec![None; n],
             outvoted: Outvoted::new(n),
@@ -287,6 +290,7 @@ impl Client {
         self.session = session;
         self.state = State::Opening;
         self.ended_votes.fill(None);
+        self.keys_due = now.after(self.config.retry);
         let request = Request {
             client: self.config.me,
             session,
@@ -346,7 +350,8 @@ impl Client {
             operation,
         };
         let call = self.call(now, token, request, read_only);
-        let message = if self.must_sign() { self.signed(&call) } else { self.authenticated(&call) };
+        let message =
+            if self.must_sign(now) { self.signed(&call) } else { self.authenticated(&call) };
         if call.request.size() <= self.config.inline_bytes {
             let to = self.config.size.primary(self.view());
             out.push(ClientOutput::Send { to, message });
@@ -372,9 +377,12 @@ impl Client {
         }
     }
 
-    /// Whether a correct replica has said that this client must sign.
-    fn must_sign(&self) -> bool {
-        self.asked_to_sign.iter().filter(|asked| **asked).count() >= self.config.size.weak()
+    /// Whether a correct replica has said that this client must sign, or some may complain if it does not, for their keys have
+    /// not come yet. Whoever is down or keeps its key to itself is not waited for.
+    fn must_sign(&self, now: Tick) -> bool {
+        let asked = self.asked_to_sign.iter().filter(|asked| **asked).count();
+        let lacks_keys = now < self.keys_due && self.keys.iter().any(Option::is_none);
+        asked >= self.config.size.weak() || lacks_keys
     }
 
     fn authenticated(&self, call: &Call) -> Message {

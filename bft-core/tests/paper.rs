@@ -2,16 +2,18 @@
 
 mod common;
 
-use bft_core::auth::{Credential, Crypto, KeyId, MacKey};
+use bft_core::auth::{Credential, Crypto, KeyId, MacKey, Tag};
+use bft_core::client::{Client, ClientConfig, ClientInput, ClientOutput};
 use bft_core::io::{Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
-    BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
-    ResultBody, SessionId, Unauthenticated, batch_digest,
+    BatchEntry, Commit, Message, NewKey, Operation, Outcome, PrePrepare, Prepare, Read, ReadReply,
+    Reply, Request, ResultBody, SessionId, Unauthenticated, batch_digest,
 };
 use bft_core::replica::{Config, Replica, Snapshot};
 use bft_core::types::*;
 use bytes::Bytes;
 use common::{Cluster, Counter, Named, SESSION};
+use std::collections::BTreeSet;
 
 /// A PRE-PREPARE of the primary of view 0 for one request, and its digest.
 fn pre_prepare(n: u64, time: u64, seq: u64, op: &'static [u8]) -> (Message, Digest) {
@@ -263,13 +265,7 @@ fn a_session_lives_until_a_newer_epoch() {
 fn a_request_that_a_backup_cannot_check_is_held_until_f_backups_vouch() {
     let mut group = group();
     let mut request = Cluster::request(1, b"\x05");
-    request.credential = Credential::Authenticator(vec![
-        (
-            bft_core::auth::KeyId(0),
-            bft_core::auth::Tag::new([0; 16])
-        );
-        4
-    ]);
+    request.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
     let digest = batch_digest(group.now.wall, [request.request.digest()].into_iter());
     let batch = vec![BatchEntry::Inline(request)];
     let m = PrePrepare { view: View(0), n: SequenceNumber(2), time: group.now.wall, batch };
@@ -292,13 +288,7 @@ fn a_held_batch_goes_on_when_the_client_brings_the_request_itself() {
     let mut group = group();
     let mut request = Cluster::request(1, b"\x05");
     let signed = request.credential.clone();
-    request.credential = Credential::Authenticator(vec![
-        (
-            bft_core::auth::KeyId(0),
-            bft_core::auth::Tag::new([0; 16])
-        );
-        4
-    ]);
+    request.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
     let digest = batch_digest(group.now.wall, [request.request.digest()].into_iter());
     let batch = vec![BatchEntry::Inline(request.clone())];
     let m = PrePrepare { view: View(0), n: SequenceNumber(2), time: group.now.wall, batch };
@@ -306,6 +296,86 @@ fn a_held_batch_goes_on_when_the_client_brings_the_request_itself() {
     request.credential = signed;
     group.give(CLIENT, 1, Message::Request(request));
     assert!(group.wire.iter().any(|(_, _, m)| *m == prepare(2, digest)));
+}
+
+/// Decision 6: what a client must do it believes of f+1 replicas. If the primary alone knew, it would drop all that the client
+/// sends until it comes signed, a retransmission later.
+#[test]
+fn a_client_that_two_backups_cannot_check_hears_from_f_plus_1_that_it_must_sign() {
+    let mut group = group();
+    let mut request = Cluster::request(1, b"\x05");
+    request.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
+    let batch = vec![BatchEntry::Inline(request)];
+    let m = PrePrepare { view: View(0), n: SequenceNumber(3), time: group.now.wall, batch };
+    for backup in [1, 2] {
+        group.give(replica(0), backup, Message::PrePrepare(m.clone()));
+    }
+    group.deliver_all();
+    group.ask(0, Cluster::request(1, b"\x01"));
+    group.deliver_all();
+    let sign = |(from, m): &(ReplicaId, Message)| {
+        matches!(m, Message::Reply(m) if m.sign).then_some(*from)
+    };
+    let told: BTreeSet<_> = group.replies.iter().filter_map(sign).collect();
+    assert_eq!(told, BTreeSet::from([0, 1, 2, 3].map(ReplicaId)));
+}
+
+/// Decision 6: a request without a tag for everyone is one that backups complain of, so nothing is sent without a signature
+/// while keys are on their way. A replica that is down is not waited for.
+#[test]
+fn a_client_signs_until_the_replicas_keys_have_come() {
+    let retry = std::time::Duration::from_millis(100);
+    let config = ClientConfig {
+        group: common::GROUP,
+        size: ClusterSize::new(4, 1).unwrap(),
+        me: ClientId(0),
+        inline_bytes: 4096,
+        retry,
+        retry_max: retry,
+        crypto: std::sync::Arc::new(Named(100)),
+    };
+    let key = |i: u8| {
+        let key = NewKey { client: ClientId(0), id: KeyId(1), secret: [i; 32] };
+        ClientInput::Message(ReplicaId(i.into()), Message::NewKey(key))
+    };
+    let mut client = Client::new(config);
+    let mut out = Vec::new();
+    client.handle(Tick(0), ClientInput::Open(SESSION), &mut out);
+    let asked = out.iter().find_map(|output| match output {
+        ClientOutput::Broadcast(Message::Request(m)) => Some(m.request.digest()),
+        _ => None,
+    });
+    let reply = Reply {
+        view: View(0),
+        session: SESSION,
+        slot: Slot(0),
+        seq: 0,
+        request: asked.expect("it asks for a session"),
+        n: SequenceNumber(1),
+        tentative: false,
+        sign: false,
+        outcome: Outcome::SessionCreated { slots: 8 },
+    };
+    for i in 0..3 {
+        client.handle(Tick(0), key(i), &mut out);
+        let reply = Message::Reply(reply.clone());
+        client.handle(Tick(0), ClientInput::Message(ReplicaId(i.into()), reply), &mut out);
+    }
+    assert!(client.is_open());
+    let signs = |client: &mut Client, now: Tick| {
+        let (mut out, op) = (Vec::new(), Bytes::from_static(b"\x01"));
+        client.handle(now, ClientInput::Submit { token: 1, op, read_only: false }, &mut out);
+        out.iter().find_map(|output| match output {
+            ClientOutput::Send { message: Message::Request(m), .. } => {
+                Some(matches!(m.credential, Credential::Signature(_)))
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(signs(&mut client.clone(), Tick(0)), Some(true));
+    assert_eq!(signs(&mut client.clone(), Tick(0).after(retry)), Some(false));
+    client.handle(Tick(0), key(3), &mut out);
+    assert_eq!(signs(&mut client, Tick(0)), Some(false));
 }
 
 /// Decision 6: two backups cannot check a client. For how many batches must it sign then?

@@ -66,8 +66,8 @@ pub(super) struct Requests {
     demoted: BTreeMap<ClientId, Demotion>,
     /// What the primary of this view has named without its body, and that is not here.
     referenced: BTreeSet<Digest>,
-    /// Which backups have complained to this replica, the primary, of a client's MACs.
-    complaints: BTreeMap<ClientId, BTreeSet<ReplicaId>>,
+    /// Which replicas complain of a client's MACs, and since when: this one is among them where it does.
+    complaints: BTreeMap<ClientId, BTreeMap<ReplicaId, SequenceNumber>>,
     /// Up to which sequence number this replica need not complain of a client again.
     complained: BTreeMap<ClientId, SequenceNumber>,
 }
@@ -282,7 +282,7 @@ impl Requests {
     ) -> [(&'static str, usize, usize); 6] {
         let pending = lanes * MAX_ON_LANE;
         let of_one = usize::from(config.slots) * MAX_ON_LANE * config.limits.operation_bytes;
-        let (complaints, weak) = (self.complaints.values().map(BTreeSet::len), config.size.weak());
+        let (complaints, weak) = (self.complaints.values().map(BTreeMap::len), config.size.weak());
         let logged = config.window as usize * config.size.n() * config.limits.batch_requests;
         [
             ("requests that wait", self.pending.len(), pending),
@@ -368,8 +368,8 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// Tells the primary of clients whose requests hold up `batch` here, once a window each. A client whose MACs are good for
-    /// the primary alone would else hold up every batch until somebody else vouches.
+    /// Tells all of clients whose requests hold up `batch` here, once a window each. A client whose MACs are good for the primary
+    /// alone would else hold up every batch until somebody else vouches.
     pub(super) fn complain(&mut self, batch: &NamedBatch, out: &mut Vec<Output>) {
         let (executed, until) = (self.executed, self.executed.plus(self.config.window));
         let complained = &mut self.requests.complained;
@@ -380,8 +380,9 @@ impl<S: Service> Replica<S> {
             return;
         }
         complained.extend(clients.iter().map(|client| (*client, until)));
+        clients.iter().for_each(|client| self.note_complaint(self.config.me, *client));
         let message = Message::Unauthenticated(Unauthenticated { clients });
-        self.send(Destination::Replica(self.primary()), message, None, out);
+        self.send(Destination::Replicas, message, None, out);
         if self.most_are_spoilt() {
             self.suspect(out);
         }
@@ -400,29 +401,34 @@ impl<S: Service> Replica<S> {
         spoilt >= MANY_SPOILT && 2 * spoilt > clients.len()
     }
 
-    /// UNAUTHENTICATED from `from`: f+1 of them, one correct, have a client sign.
+    /// UNAUTHENTICATED from `from`.
     ///
-    /// Errors: `WrongView`, where another one is the primary; `UnknownClient`.
+    /// Errors: `UnknownClient`.
     pub(super) fn on_unauthenticated(
         &mut self,
         from: ReplicaId,
         m: &Unauthenticated,
     ) -> Result<(), Rejection> {
-        if !self.is_primary() {
-            return Err(Rejection::WrongView);
-        }
         for client in &m.clients {
             if !self.authority.knows(*client) {
                 return Err(Rejection::UnknownClient);
             }
-            let complaints = self.requests.complaints.entry(*client).or_default();
-            complaints.insert(from);
-            if complaints.len() >= self.config.size.weak() {
-                self.requests.complaints.remove(client);
-                self.demote(core::slice::from_ref(client));
-            }
+            self.note_complaint(from, *client);
         }
         Ok(())
+    }
+
+    /// Complaints of f+1 replicas within a window, one of them correct, have a client sign. Everyone counts them, for a client
+    /// that must sign believes f+1 replicas that say so: the primary alone would drop all that it sends until it sends it again.
+    fn note_complaint(&mut self, from: ReplicaId, client: ClientId) {
+        let (executed, window) = (self.executed, self.config.window);
+        let complaints = self.requests.complaints.entry(client).or_default();
+        complaints.insert(from, executed);
+        complaints.retain(|_, since| since.plus(window) >= executed);
+        if complaints.len() >= self.config.size.weak() {
+            self.requests.complaints.remove(&client);
+            self.demote(core::slice::from_ref(&client));
+        }
     }
 
     /// Whether what `client` asks for, with this proof, must not be proposed.
