@@ -21,6 +21,7 @@ mod opening;
 mod page;
 mod requests;
 mod seen;
+mod system_call;
 mod write_buffer;
 mod writing;
 mod xattr;
@@ -43,6 +44,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
+use system_call::SystemCall;
 use tokio::sync::oneshot;
 use write_buffer::WriteBuffer;
 
@@ -132,9 +134,11 @@ impl Front {
 
     fn answer_entry(&self, request: &Request, op: FsOp, reply: ReplyEntry) {
         let (ttl, seen, thread) = (self.ttl, self.seen.clone(), request.pid());
+        let looks_up = self.revalidates && matches!(op, FsOp::Lookup { .. });
+        let opens = looks_up && SystemCall::of(thread).is_some_and(|call| call.opens());
         self.call(request, op, move |result| match attributes(result) {
             Ok(a) => {
-                seen.look_up(thread, &a);
+                seen.look_up(thread, opens, &a);
                 reply.entry(&ttl, &file_attr(&a), Generation(a.generation));
             }
             Err(e) => {

@@ -8,6 +8,7 @@ use super::Front;
 use super::answer::{empty, unfit};
 use super::convert::errno;
 use super::kernel::Kernel;
+use super::system_call::SystemCall;
 use crate::backend::Backend;
 use bfs_fs::op::{
     Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, LockClass, LockKind, LockRequest,
@@ -61,15 +62,13 @@ enum Outcome {
     Ends(Result<(), Errno>),
 }
 
-/// Which of the two calls the thread `task` is in. The kernel says it too, but the mount library does not pass it on.
+/// Which of the two calls the thread `task` is in.
 ///
 /// Where it cannot be told, flock(2) locks are taken for record locks on the whole file, and the two see each other, as on
-/// NFS. [proc_pid_syscall(5), flock(2)]
+/// NFS. [flock(2)]
 fn class_of(task: u32) -> LockClass {
-    let call = std::fs::read_to_string(format!("/proc/{task}/syscall")).unwrap_or_default();
-    let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
-    match number {
-        Some(libc::SYS_flock) => LockClass::Flock,
+    match SystemCall::of(task) {
+        Some(call) if call.is_flock() => LockClass::Flock,
         _ => LockClass::Record,
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernel has been told of each file, so that open(2) finds out whether another client has changed it since.
 //!
 //! ```text
-//! open(2)  the thread has looked the name up this moment    as fresh as can be
+//! open(2)  it has looked the name up itself this moment     as fresh as can be
 //!          otherwise the group is asked, and if the file is
 //!            as the kernel knows it                           open
 //!            another than the kernel knows                    ESTALE: the kernel looks the whole path up again, as it
@@ -16,8 +16,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the kernel takes from the answer of a lookup to the open of what was looked up. Whoever closes the file elsewhere
-/// within that time does so at the same time as it is opened here.
+/// How long the kernel takes from the answer of a lookup to the open of what was looked up, both within one call. After an
+/// open(2) that looked up and failed, the next one of the thread may be as old as this.
 const THIS_MOMENT: Duration = Duration::from_millis(1);
 /// The most files that are remembered; what is forgotten is looked up once more.
 const FILES_MAX: usize = 65_536;
@@ -34,6 +34,7 @@ pub struct Seen {
 #[derive(Default)]
 struct State {
     files: HashMap<Inode, Version>,
+    /// Threads that have looked a file up within the call that opens it.
     looked_up: HashMap<u32, (Inode, Instant)>,
     /// Threads that were refused an open, and have not come back.
     refused: HashSet<u32>,
@@ -69,10 +70,16 @@ impl Seen {
         self.lock().learn(attributes);
     }
 
-    /// The kernel is told `attributes` because `thread` has looked a name up.
-    pub fn look_up(&self, thread: u32, attributes: &Attributes) {
+    /// The kernel is told `attributes` because `thread` has looked a name up, in a call that `opens` the file.
+    ///
+    /// What was looked up in another call may have been changed and closed elsewhere before the file is opened, however soon.
+    pub fn look_up(&self, thread: u32, opens: bool, attributes: &Attributes) {
         self.learn(attributes);
         let mut state = self.lock();
+        if !opens {
+            state.looked_up.remove(&thread);
+            return;
+        }
         if state.looked_up.len() >= THREADS_MAX {
             state.looked_up.clear();
         }
@@ -84,7 +91,7 @@ impl Seen {
         self.lock().refused.remove(&thread);
     }
 
-    /// Whether `thread` has looked `inode` up this moment. It is told so once.
+    /// Whether `thread`, which opens `inode`, has looked it up in the same call. It is told so once.
     pub fn is_fresh(&self, thread: u32, inode: Inode) -> bool {
         let mut state = self.lock();
         let found = state.looked_up.remove(&thread);
@@ -174,10 +181,10 @@ mod tests {
     fn a_file_that_another_changed_is_looked_up_again_and_then_opened() {
         let seen = Seen::new(Duration::from_secs(1));
         assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Newer, "nothing is known yet");
-        seen.look_up(7, &attributes(5, 1));
+        seen.look_up(7, true, &attributes(5, 1));
         assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Same);
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Newer);
-        seen.look_up(7, &attributes(5, 2));
+        seen.look_up(7, true, &attributes(5, 2));
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
     }
 
@@ -191,7 +198,7 @@ mod tests {
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
         // It changes all the time.
         assert_eq!(seen.judge(7, &attributes(5, 3)), Verdict::Newer);
-        seen.look_up(7, &attributes(5, 4));
+        seen.look_up(7, true, &attributes(5, 4));
         assert_eq!(seen.judge(7, &attributes(5, 5)), Verdict::NewerAgain);
         // Another thread has had no chance yet, nor has one that came back in vain.
         assert_eq!(seen.judge(7, &attributes(5, 6)), Verdict::Newer);
@@ -203,22 +210,25 @@ mod tests {
     #[test]
     fn a_lookup_counts_for_the_next_open_of_its_thread() {
         let seen = Seen::new(Duration::from_secs(1));
-        seen.look_up(7, &attributes(5, 1));
+        seen.look_up(7, true, &attributes(5, 1));
         assert!(!seen.is_fresh(8, Inode(5)));
         assert!(seen.is_fresh(7, Inode(5)));
         assert!(!seen.is_fresh(7, Inode(5)), "it counts once");
-        seen.look_up(7, &attributes(6, 1));
+        seen.look_up(7, true, &attributes(6, 1));
         assert!(!seen.is_fresh(7, Inode(5)));
-        seen.look_up(7, &attributes(5, 1));
+        seen.look_up(7, true, &attributes(5, 1));
         std::thread::sleep(2 * THIS_MOMENT);
         assert!(!seen.is_fresh(7, Inode(5)));
+        seen.look_up(7, true, &attributes(5, 1));
+        seen.look_up(7, false, &attributes(5, 1));
+        assert!(!seen.is_fresh(7, Inode(5)), "another call's");
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let seen = Seen::new(Duration::ZERO);
         for i in 0..3 * FILES_MAX as u64 {
-            seen.look_up(i as u32, &attributes(i, 1));
+            seen.look_up(i as u32, true, &attributes(i, 1));
             seen.judge(i as u32, &attributes(i, 2));
         }
         let state = seen.lock();
