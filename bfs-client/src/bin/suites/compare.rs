@@ -12,6 +12,7 @@ mod works;
 use self::figures::{Figures, Measured};
 use self::place::{Places, TARGETS};
 use self::works::{Sizes, Work};
+use super::nfs::network;
 use super::write_figures;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -45,12 +46,15 @@ pub struct Arguments {
 
 /// Whether every target did all of its work; figures that miss their goals are for the reader.
 pub fn run(arguments: &Arguments) -> Result<bool> {
-    // Before there is any other thread: it would stay in the old network.
-    super::nfs::network::make_private()?;
+    let no_guests = network::forbidden();
+    if no_guests.is_none() {
+        // Before there is any other thread: it would stay in the old network.
+        network::make_private()?;
+    }
     let stop = Stop::on_signals().context("cannot wait for signals")?;
     let wanted =
         |name: &str| arguments.targets.is_empty() || arguments.targets.iter().any(|t| t == name);
-    let mut places = Places::start(wanted, &stop)?;
+    let mut places = Places::start(wanted, no_guests.as_deref(), &stop)?;
     let sizes = Sizes { copies: arguments.copies, mib: arguments.mib };
     let works = Work::all(sizes).into_iter().filter(|work| {
         arguments.only.as_ref().is_none_or(|part| work.name.contains(part.as_str()))

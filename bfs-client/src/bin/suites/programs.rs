@@ -15,6 +15,7 @@ use workloads::stop::Stop;
 const SCRIPT: &str = include_str!("../../../suites/programs.sh");
 /// Makes the repository that they work on: this project's own, with all that it has been through if that is known.
 const REPOSITORY: &str = r#"set -eu
+[ -x "$PROJECT/x" ] || { echo "$PROJECT is not the project's folder: start it there" >&2; exit 1; }
 if git -C "$PROJECT" rev-parse --git-dir > /dev/null 2>&1; then
     git clone --quiet --no-hardlinks "$PROJECT" "$SCRATCH/repository"
 else

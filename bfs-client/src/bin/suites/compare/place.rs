@@ -93,8 +93,13 @@ pub struct Places {
 }
 
 impl Places {
-    /// Starts those that are `wanted`; who does not start is noted, and the others are compared.
-    pub fn start(wanted: impl Fn(&str) -> bool, stop: &Stop) -> Result<Self> {
+    /// Starts those that are `wanted`; who does not start is noted, and the others are compared. Where `no_guests` says why there
+    /// can be none, none is tried.
+    pub fn start(
+        wanted: impl Fn(&str) -> bool,
+        no_guests: Option<&str>,
+        stop: &Stop,
+    ) -> Result<Self> {
         let scratch = Folder::temporary("compare")?;
         let andrew = Programs::beside_this().map_err(cannot)?.bfs;
         let andrew = andrew.with_file_name("andrew");
@@ -110,9 +115,15 @@ impl Places {
         };
         // Servers listen at the first cable's address, guest or not.
         let mut cables = 0..u8::MAX;
-        let first = cables.next().map(Cable::lay).transpose()?;
-        let mut spare = first;
+        let mut spare = match no_guests {
+            None => cables.next().map(Cable::lay).transpose()?,
+            Some(_) => None,
+        };
         for (target, kind) in TARGETS.into_iter().filter(|(target, _)| wanted(target)) {
+            if let (Kind::Guest(_), Some(why)) = (kind, no_guests) {
+                places.note(target, None, why.to_owned(), true);
+                continue;
+            }
             eprintln!("starting {target}");
             let cable = || spare.take().map_or_else(|| Cable::lay(cables.next().unwrap_or(0)), Ok);
             match places.open(kind, cable) {
