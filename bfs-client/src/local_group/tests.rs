@@ -48,7 +48,11 @@ STAND_IN_LISTEN=$(cat "$2/listen") exec "THIS" --exact local_group::tests::stand
 fn stand_in() {
     let Some(address) = std::env::var_os("STAND_IN_LISTEN") else { return };
     let stop = Stop::on_signals().unwrap();
-    let _listener = TcpListener::bind(address.to_str().unwrap()).unwrap();
+    // Somebody may have taken the port meanwhile; as a replica does, it says so, and the group takes another.
+    let _listener = TcpListener::bind(address.to_str().unwrap()).unwrap_or_else(|error| {
+        eprintln!("bfs-replica: cannot listen on {}: {error}", address.display());
+        std::process::exit(1)
+    });
     stop.sleep(Duration::from_secs(300));
     std::process::exit(0);
 }
