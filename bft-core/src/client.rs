@@ -208,6 +208,8 @@ pub struct Client {
     outvoted: Outvoted,
     /// Which replicas want this client's requests signed. (decision 6)
     asked_to_sign: Vec<bool>,
+    /// Whether f+1 have wanted it, and the primary still does.
+    signs: bool,
     timer: Option<Tick>,
 }
 
@@ -224,6 +226,7 @@ impl Client {
             ended_votes: alloc::vec![None; n],
             outvoted: Outvoted::new(n),
             asked_to_sign: alloc::vec![false; n],
+            signs: false,
             config,
             state: State::Closed,
             session: SessionId::default(),
@@ -377,12 +380,22 @@ impl Client {
         }
     }
 
-    /// Whether a correct replica has said that this client must sign, or some may complain if it does not, for their keys have
-    /// not come yet. Whoever is down or keeps its key to itself is not waited for.
+    /// Whether requests must be signed: it was demanded, or some replicas may demand it otherwise, for their keys have not come
+    /// yet. Whoever is down or keeps its key to itself is not waited for.
     fn must_sign(&self, now: Tick) -> bool {
-        let asked = self.asked_to_sign.iter().filter(|asked| **asked).count();
-        let lacks_keys = now < self.keys_due && self.keys.iter().any(Option::is_none);
-        asked >= self.config.size.weak() || lacks_keys
+        self.signs || now < self.keys_due && self.keys.iter().any(Option::is_none)
+    }
+
+    /// A replica demands signatures, or does not. f+1 must, one of them correct: backups do for a while after they have
+    /// complained to the primary. It drops what is not signed for longer than that, so from then on its word counts.
+    fn note_demand(&mut self, from: ReplicaId, sign: bool) {
+        if let Some(asked) = self.asked_to_sign.get_mut(from.index()) {
+            *asked = sign;
+        }
+        let primary = self.config.size.primary(self.view());
+        let by_primary = self.asked_to_sign.get(primary.index()).is_some_and(|asked| *asked);
+        let by_all = self.asked_to_sign.iter().filter(|asked| **asked).count();
+        self.signs = by_all >= self.config.size.weak() || self.signs && by_primary;
     }
 
     fn authenticated(&self, call: &Call) -> Message {
@@ -444,9 +457,7 @@ impl Client {
         if m.session != self.session {
             return;
         }
-        if let Some(asked) = self.asked_to_sign.get_mut(from.index()) {
-            *asked = m.sign;
-        }
+        self.note_demand(from, m.sign);
         let quorum = self.config.size.quorum();
         let place = usize::from(m.slot.0);
         let call = if m.seq == 0 {

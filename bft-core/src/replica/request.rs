@@ -66,7 +66,7 @@ pub(super) struct Requests {
     demoted: BTreeMap<ClientId, Demotion>,
     /// What the primary of this view has named without its body, and that is not here.
     referenced: BTreeSet<Digest>,
-    /// Which replicas complain of a client's MACs, and since when: this one is among them where it does.
+    /// Which backups complain to this replica, the primary, of a client's MACs, and since when.
     complaints: BTreeMap<ClientId, BTreeMap<ReplicaId, SequenceNumber>>,
     /// Up to which sequence number this replica need not complain of a client again.
     complained: BTreeMap<ClientId, SequenceNumber>,
@@ -368,24 +368,27 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// Tells all of clients whose requests hold up `batch` here, once a window each. A client whose MACs are good for the primary
-    /// alone would else hold up every batch until somebody else vouches.
+    /// Tells the primary of clients whose requests hold up `batch` here, once a window each. A client whose MACs are good for
+    /// the primary alone would else hold up every batch until somebody else vouches.
     pub(super) fn complain(&mut self, batch: &NamedBatch, out: &mut Vec<Output>) {
-        let (executed, until) = (self.executed, self.executed.plus(self.config.window));
-        let complained = &mut self.requests.complained;
+        let until = self.executed.plus(self.config.window);
         let mut clients: Vec<_> = batch.unauthenticated().collect();
-        clients.retain(|c| complained.get(c).is_none_or(|until| executed > *until));
+        clients.retain(|client| !self.complains_of(*client));
         clients.truncate(ViewChange::MAX_NAMED);
         if clients.is_empty() {
             return;
         }
-        complained.extend(clients.iter().map(|client| (*client, until)));
-        clients.iter().for_each(|client| self.note_complaint(self.config.me, *client));
+        self.requests.complained.extend(clients.iter().map(|client| (*client, until)));
         let message = Message::Unauthenticated(Unauthenticated { clients });
-        self.send(Destination::Replicas, message, None, out);
+        self.send(Destination::Replica(self.primary()), message, None, out);
         if self.most_are_spoilt() {
             self.suspect(out);
         }
+    }
+
+    /// Whether this replica has told the primary of this view, within a window, that it cannot check `client`.
+    fn complains_of(&self, client: ClientId) -> bool {
+        self.requests.complained.get(&client).is_some_and(|until| self.executed <= *until)
     }
 
     /// Whether this replica complains of so many clients that it is rather the primary who spoils their tags. (B-14, B-19)
@@ -394,41 +397,35 @@ impl<S: Service> Replica<S> {
     fn most_are_spoilt(&self) -> bool {
         let requests = self.log.batches().flat_map(|batch| &batch.requests);
         let clients: BTreeSet<_> = requests.map(|named| named.client).collect();
-        let complained = &self.requests.complained;
-        let is_spoilt =
-            |c: &&ClientId| complained.get(c).is_some_and(|until| self.executed <= *until);
-        let spoilt = clients.iter().filter(is_spoilt).count();
+        let spoilt = clients.iter().filter(|client| self.complains_of(**client)).count();
         spoilt >= MANY_SPOILT && 2 * spoilt > clients.len()
     }
 
-    /// UNAUTHENTICATED from `from`.
+    /// UNAUTHENTICATED from `from`: f+1 of them within a window, one correct, have a client sign.
     ///
-    /// Errors: `UnknownClient`.
+    /// Errors: `WrongView`, where another one is the primary; `UnknownClient`.
     pub(super) fn on_unauthenticated(
         &mut self,
         from: ReplicaId,
         m: &Unauthenticated,
     ) -> Result<(), Rejection> {
+        if !self.is_primary() {
+            return Err(Rejection::WrongView);
+        }
+        let (executed, window) = (self.executed, self.config.window);
         for client in &m.clients {
             if !self.authority.knows(*client) {
                 return Err(Rejection::UnknownClient);
             }
-            self.note_complaint(from, *client);
+            let complaints = self.requests.complaints.entry(*client).or_default();
+            complaints.insert(from, executed);
+            complaints.retain(|_, since| since.plus(window) >= executed);
+            if complaints.len() >= self.config.size.weak() {
+                self.requests.complaints.remove(client);
+                self.demote(core::slice::from_ref(client));
+            }
         }
         Ok(())
-    }
-
-    /// Complaints of f+1 replicas within a window, one of them correct, have a client sign. Everyone counts them, for a client
-    /// that must sign believes f+1 replicas that say so: the primary alone would drop all that it sends until it sends it again.
-    fn note_complaint(&mut self, from: ReplicaId, client: ClientId) {
-        let (executed, window) = (self.executed, self.config.window);
-        let complaints = self.requests.complaints.entry(client).or_default();
-        complaints.insert(from, executed);
-        complaints.retain(|_, since| since.plus(window) >= executed);
-        if complaints.len() >= self.config.size.weak() {
-            self.requests.complaints.remove(&client);
-            self.demote(core::slice::from_ref(&client));
-        }
     }
 
     /// Whether what `client` asks for, with this proof, must not be proposed.
@@ -679,7 +676,7 @@ impl<S: Service> Replica<S> {
             request: digest,
             n,
             tentative: n > self.executed,
-            sign: self.must_sign(request.client),
+            sign: self.must_sign(request.client) || self.complains_of(request.client),
             outcome,
         };
         let stable = Some(self.checkpoints.stable_record()).filter(|_| n <= self.log.low());
