@@ -255,7 +255,7 @@ fn print_faults(faults: &trouble::Faults) {
 
 fn print_checkpoints(found: &trouble::Checkpoints) {
     let mib = |bytes| bytes / (1 << 20);
-    println!("\nwaiting while pages are written at random, µs      p50        p99    longest");
+    println!("\nwaiting while stretches are written at random, µs      p50        p99    longest");
     let row = |name: String, latency: Latency| {
         let Latency { p50, p99, longest } = latency;
         println!("  {name:<40} {p50:>10.0} {p99:>10.0} {longest:>10.0}");

@@ -87,13 +87,17 @@ pub struct Checkpoints {
 
 const FILE: u64 = 16 << 20;
 const PAGE: u64 = 4096;
+/// Batches from one checkpoint to the next.
+const INTERVAL: u64 = 128;
 const LARGEST_WRITE: u64 = 1 << 20;
 
-/// Fills `size` bytes of files, and measures while pages of them are written again at random.
+/// Fills `size` bytes of files, and measures while stretches of them are written again at random.
 pub fn checkpoints(size: u64, time: Duration, stop: &Stop) -> Result<Checkpoints> {
-    let small = waits(size / 64, time, stop)?;
-    let large = waits(size, time, stop)?;
-    let checkpoints = (large.batches as f64 / 128.0).max(1.0);
+    // A batch writes at most one: a hundredth of the state in the batches between two checkpoints, or a little less.
+    let stretch = (size / 100 / INTERVAL / PAGE).next_power_of_two() * PAGE;
+    let small = waits(size / 64, stretch, time, stop)?;
+    let large = waits(size, stretch, time, stop)?;
+    let checkpoints = (large.batches as f64 / INTERVAL as f64).max(1.0);
     Ok(Checkpoints {
         state: size,
         batches: large.batches,
@@ -111,10 +115,14 @@ struct Waits {
     written: u64,
 }
 
-fn waits(size: u64, time: Duration, stop: &Stop) -> Result<Waits> {
+fn waits(size: u64, stretch: u64, time: Duration, stop: &Stop) -> Result<Waits> {
     let bed = Bed::new(4, stop)?;
     let files = (0..size.div_ceil(FILE)).map(|i| create(&bed, i)).collect::<Result<Vec<_>>>()?;
     fill(&bed, &files, size)?;
+    // The checkpoint of all that is not what is measured.
+    for _ in 0..=INTERVAL {
+        ask(&bed, request(FsOp::Null { argument: Vec::new(), result: 0 }))?;
+    }
     let executed =
         || -> Result<u64> { bed.group.status()?.last_executed().context("nobody answers") };
     let before = executed()?;
@@ -124,14 +132,14 @@ fn waits(size: u64, time: Duration, stop: &Stop) -> Result<Waits> {
         let nulls = scope.spawn(|| one_by_one(&bed, &over));
         let machine = scope.spawn(|| overslept(&over));
         let next = || {
-            let page = random(&mut chance) % (size / PAGE);
-            let (file, offset) = (files[(page * PAGE / FILE) as usize], page * PAGE % FILE);
-            let op =
-                FsOp::Write { inode: file, offset, data: vec![page as u8; PAGE as usize].into() };
-            written += PAGE;
-            (start.elapsed() < time).then(|| request(op))
+            let place = random(&mut chance) % (size / stretch) * stretch;
+            let (inode, offset) = (files[(place / FILE) as usize], place % FILE);
+            let data = vec![place as u8; stretch as usize].into();
+            written += stretch;
+            (start.elapsed() < time).then(|| request(FsOp::Write { inode, offset, data }))
         };
-        let busy = bed.keep_busy(16, next, Null::SMALL);
+        // One write a batch, so that requests wait for the checkpoint and not for each other.
+        let busy = bed.keep_busy(1, next, Null::SMALL);
         over.store(true, Ordering::Relaxed);
         let ended = |_| anyhow::anyhow!("a measuring thread panicked");
         let (nulls, machine) = (nulls.join().map_err(ended)?, machine.join().map_err(ended)?);
