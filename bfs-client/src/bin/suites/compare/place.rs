@@ -156,6 +156,7 @@ impl Places {
                 make_repository(&kit.share(cable))?;
                 let mut guest = Guest::boot(&kit, cable, &endpoint, &self.stop)?;
                 do_step(&mut guest, "make_places", &self.stop)?;
+                guest.freeze(true)?;
                 Ok(Place::Guest(guest))
             }
             Kind::KernelServer => bail!("{}", why_no_kernel_server()),
@@ -252,7 +253,10 @@ fn here(dir: &Path, scratch: &Path, andrew: &Path, arguments: &[String]) -> Resu
 fn in_guest(guest: &mut Guest, work: &Work, stop: &Stop) -> Result<Timing> {
     let arguments = work.arguments(Path::new("/run/share/repository"), true);
     guest.tell("arguments", &arguments.join(" "))?;
-    do_step(guest, "measured", stop)?;
+    guest.freeze(false)?;
+    let done = do_step(guest, "measured", stop);
+    guest.freeze(true)?;
+    done?;
     Ok(serde_json::from_str(&guest.told("figures.json")?)?)
 }
 

@@ -4,7 +4,7 @@ use super::daemon::tail;
 use super::network::Cable;
 use super::target::Endpoint;
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -215,11 +215,24 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Lets it stand still, or go on. Guests that wait for something to do still have their clocks tick, on this machine's cores.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        // Its programs are processes of their own, but without their kernel they do nothing.
+        Ok(kill(self.group(), signal)?)
+    }
+
+    /// All its processes; the first is its kernel.
+    fn group(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).expect("a process number is a pid_t"))
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        let group = i32::try_from(self.process.id()).expect("a process number is a pid_t");
         // Its memory is what it has; nothing needs to be written.
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        let _ = killpg(self.group(), Signal::SIGKILL);
         let _ = self.process.wait();
     }
 }
