@@ -255,8 +255,8 @@ fn in_guest(guest: &mut Guest, work: &Work, stop: &Stop) -> Result<Timing> {
     guest.tell("arguments", &arguments.join(" "))?;
     guest.freeze(false)?;
     let done = do_step(guest, "measured", stop);
-    guest.freeze(true)?;
-    done?;
+    let frozen = guest.freeze(true);
+    done.and(frozen)?;
     Ok(serde_json::from_str(&guest.told("figures.json")?)?)
 }
 
