@@ -2,9 +2,10 @@
 //!
 //! One way in, [`Client::handle`], one way out, [`ClientOutput`], as on the replica's side.
 
+mod credentials;
 mod outvoted;
 
-use crate::auth::{Credential, Crypto, KeyId, MacKey, Tag, request_signing_digest};
+use crate::auth::{Credential, Crypto, MacKey, request_signing_digest};
 use crate::clients::ClientsOp;
 use crate::messages::{
     Message, Operation, Outcome, Read, ReadReply, Reply, Request, ResultBody, SessionId,
@@ -20,6 +21,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
+use credentials::Credentials;
 use outvoted::Outvoted;
 
 /// What a client knows of itself and its group.
@@ -190,9 +192,7 @@ pub struct Client {
     config: ClientConfig,
     state: State,
     session: SessionId,
-    keys: Vec<Option<(KeyId, MacKey)>>,
-    /// Until when all replicas' keys are waited for: what is sent meanwhile is signed.
-    keys_due: Tick,
+    credentials: Credentials,
     /// The view that each replica last spoke of.
     views: Vec<View>,
     opening: Option<Call>,
@@ -206,10 +206,6 @@ pub struct Client {
     replier: ReplicaId,
     ended_votes: Vec<Option<ClientError>>,
     outvoted: Outvoted,
-    /// Which replicas want this client's requests signed. (decision 6)
-    asked_to_sign: Vec<bool>,
-    /// Whether f+1 have wanted it, and the primary still does.
-    signs: bool,
     timer: Option<Tick>,
 }
 
@@ -220,13 +216,10 @@ impl Client {
         // Different clients start with different repliers, which spreads the load.
         let replier = ReplicaId(config.me.0 % n as u32);
         Self {
-            keys: alloc::vec![None; n],
-            keys_due: Tick::default(),
+            credentials: Credentials::new(n),
             views: alloc::vec![View(0); n],
             ended_votes: alloc::vec![None; n],
             outvoted: Outvoted::new(n),
-            asked_to_sign: alloc::vec![false; n],
-            signs: false,
             config,
             state: State::Closed,
             session: SessionId::default(),
@@ -293,7 +286,7 @@ impl Client {
         self.session = session;
         self.state = State::Opening;
         self.ended_votes.fill(None);
-        self.keys_due = now.after(self.config.retry);
+        self.credentials.wait_for_keys(now.after(self.config.retry));
         let request = Request {
             client: self.config.me,
             session,
@@ -353,8 +346,11 @@ impl Client {
             operation,
         };
         let call = self.call(now, token, request, read_only);
-        let message =
-            if self.must_sign(now) { self.signed(&call) } else { self.authenticated(&call) };
+        let message = if self.credentials.must_be_signature(now) {
+            self.signed(&call)
+        } else {
+            self.authenticated(&call)
+        };
         if call.request.size() <= self.config.inline_bytes {
             let to = self.config.size.primary(self.view());
             out.push(ClientOutput::Send { to, message });
@@ -380,30 +376,8 @@ impl Client {
         }
     }
 
-    /// Whether requests must be signed: it was demanded, or some replicas may demand it otherwise, for their keys have not come
-    /// yet. Whoever is down or keeps its key to itself is not waited for.
-    fn must_sign(&self, now: Tick) -> bool {
-        self.signs || now < self.keys_due && self.keys.iter().any(Option::is_none)
-    }
-
-    /// A replica demands signatures, or does not. f+1 must, one of them correct: backups do for a while after they have
-    /// complained to the primary. It drops what is not signed for longer than that, so from then on its word counts.
-    fn note_demand(&mut self, from: ReplicaId, sign: bool) {
-        if let Some(asked) = self.asked_to_sign.get_mut(from.index()) {
-            *asked = sign;
-        }
-        let primary = self.config.size.primary(self.view());
-        let by_primary = self.asked_to_sign.get(primary.index()).is_some_and(|asked| *asked);
-        let by_all = self.asked_to_sign.iter().filter(|asked| **asked).count();
-        self.signs = by_all >= self.config.size.weak() || self.signs && by_primary;
-    }
-
     fn authenticated(&self, call: &Call) -> Message {
-        let entries = self.keys.iter().map(|key| match key {
-            Some((id, key)) => (*id, self.config.crypto.mac(key, &call.digest)),
-            None => (KeyId(0), Tag::new([0; 16])),
-        });
-        let credential = Credential::Authenticator(entries.collect());
+        let credential = self.credentials.authenticator(&*self.config.crypto, &call.digest);
         let (request, replier) = (call.request.clone(), call.replier);
         Message::Request(SignedRequest { request, credential, replier })
     }
@@ -435,9 +409,11 @@ impl Client {
         }
         match message {
             Message::NewKey(m) => {
-                if let Some(key) = self.keys.get_mut(from.index()) {
-                    *key = Some((m.id, MacKey::for_requests(m.secret, self.config.group)));
-                }
+                self.credentials.learn(
+                    from,
+                    m.id,
+                    MacKey::for_requests(m.secret, self.config.group),
+                );
             }
             Message::Reply(m) => self.on_reply(now, from, m, out),
             Message::ReadReply(m) => self.on_read_reply(now, from, m, out),
@@ -457,7 +433,8 @@ impl Client {
         if m.session != self.session {
             return;
         }
-        self.note_demand(from, m.sign);
+        let (primary, weak) = (self.config.size.primary(self.view()), self.config.size.weak());
+        self.credentials.demanded(from, m.sign, primary, weak);
         let quorum = self.config.size.quorum();
         let place = usize::from(m.slot.0);
         let call = if m.seq == 0 {
