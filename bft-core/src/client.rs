@@ -46,7 +46,8 @@ pub struct ClientConfig {
 /// What can happen to a client.
 #[derive(Clone, Debug)]
 pub enum ClientInput {
-    /// Begin this session. Its epoch must be higher than any this key used before.
+    /// Begin this session. Its epoch must be higher than any this key used before. What was sent in another is over:
+    /// its outcome is unknown.
     Open(SessionId),
     /// Run an operation; `Done` will carry the same token. `read_only` ones are tried without an order first.
     Submit {
@@ -283,6 +284,13 @@ impl Client {
     }
 
     fn open(&mut self, now: Tick, session: SessionId, out: &mut Vec<ClientOutput>) {
+        // Replies to what was sent in another session count no more.
+        self.free.clear();
+        let calls = self.lanes.drain(..).filter_map(|lane| lane.call);
+        out.extend(calls.map(|call| ClientOutput::Done {
+            token: call.token,
+            result: Err(ClientError::OutcomeUnknown),
+        }));
         self.session = session;
         self.state = State::Opening;
         self.ended_votes.fill(None);

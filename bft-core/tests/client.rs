@@ -3,31 +3,27 @@
 mod common;
 
 use bft_core::auth::{Credential, KeyId};
-use bft_core::client::{Client, ClientConfig, ClientInput, ClientOutput};
-use bft_core::messages::{Message, NewKey, Outcome, Reply};
+use bft_core::client::{Client, ClientConfig, ClientError, ClientInput, ClientOutput};
+use bft_core::messages::{Message, NewKey, Outcome, Reply, SessionId};
 use bft_core::types::*;
 use bytes::Bytes;
 use common::{Named, SESSION};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Decision 6: a request without a tag for everyone is one that backups complain of, so nothing is sent without a signature
-/// while keys are on their way. A replica that is down is not waited for.
-#[test]
-fn a_client_signs_until_the_replicas_keys_have_come() {
-    let retry = std::time::Duration::from_millis(100);
-    let config = ClientConfig {
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A client that asks for a session, and the replies that it is given, whichever replica sends them.
+fn opening() -> (Client, Reply) {
+    let mut client = Client::new(ClientConfig {
         group: common::GROUP,
         size: ClusterSize::new(4, 1).unwrap(),
         me: ClientId(0),
         inline_bytes: 4096,
-        retry,
-        retry_max: retry,
-        crypto: std::sync::Arc::new(Named(100)),
-    };
-    let key = |i: u8| {
-        let key = NewKey { client: ClientId(0), id: KeyId(1), secret: [i; 32] };
-        ClientInput::Message(ReplicaId(i.into()), Message::NewKey(key))
-    };
-    let mut client = Client::new(config);
+        retry: RETRY,
+        retry_max: RETRY,
+        crypto: Arc::new(Named(100)),
+    });
     let mut out = Vec::new();
     client.handle(Tick(0), ClientInput::Open(SESSION), &mut out);
     let asked = out.iter().find_map(|output| match output {
@@ -45,10 +41,27 @@ fn a_client_signs_until_the_replicas_keys_have_come() {
         sign: false,
         outcome: Outcome::SessionCreated { slots: 8 },
     };
+    (client, reply)
+}
+
+fn from(i: u32, message: Message) -> ClientInput {
+    ClientInput::Message(ReplicaId(i), message)
+}
+
+fn key_of(i: u32) -> ClientInput {
+    let key = NewKey { client: ClientId(0), id: KeyId(1), secret: [i as u8; 32] };
+    from(i, Message::NewKey(key))
+}
+
+/// Decision 6: a request without a tag for everyone is one that backups complain of, so nothing is sent without a signature
+/// while keys are on their way. A replica that is down is not waited for.
+#[test]
+fn a_client_signs_until_the_replicas_keys_have_come() {
+    let (mut client, reply) = opening();
+    let mut out = Vec::new();
     for i in 0..3 {
-        client.handle(Tick(0), key(i), &mut out);
-        let reply = Message::Reply(reply.clone());
-        client.handle(Tick(0), ClientInput::Message(ReplicaId(i.into()), reply), &mut out);
+        client.handle(Tick(0), key_of(i), &mut out);
+        client.handle(Tick(0), from(i, Message::Reply(reply.clone())), &mut out);
     }
     assert!(client.is_open());
     let signs = |client: &mut Client, now: Tick| {
@@ -62,15 +75,34 @@ fn a_client_signs_until_the_replicas_keys_have_come() {
         })
     };
     assert_eq!(signs(&mut client.clone(), Tick(0)), Some(true));
-    assert_eq!(signs(&mut client.clone(), Tick(0).after(retry)), Some(false));
-    client.handle(Tick(0), key(3), &mut out);
+    assert_eq!(signs(&mut client.clone(), Tick(0).after(RETRY)), Some(false));
+    client.handle(Tick(0), key_of(3), &mut out);
     assert_eq!(signs(&mut client.clone(), Tick(0)), Some(false));
     // Later f+1 must demand it, until the primary does not any more.
     for (i, sign, expected) in
         [(0, true, false), (2, true, true), (2, false, true), (0, false, false), (0, true, false)]
     {
         let demand = Message::Reply(Reply { seq: 99, sign, ..reply.clone() });
-        client.handle(Tick(0), ClientInput::Message(ReplicaId(i), demand), &mut out);
+        client.handle(Tick(0), from(i, demand), &mut out);
         assert_eq!(signs(&mut client.clone(), Tick(0)), Some(expected));
     }
+}
+
+/// Whoever begins another session in the middle of an operation hears of that, and does not wait for ever.
+#[test]
+fn an_operation_of_a_session_left_behind_has_an_unknown_outcome() {
+    let (mut client, reply) = opening();
+    let mut out = Vec::new();
+    (0..3).for_each(|i| client.handle(Tick(0), from(i, Message::Reply(reply.clone())), &mut out));
+    let op = Bytes::from_static(b"\x01");
+    client.handle(Tick(0), ClientInput::Submit { token: 7, op, read_only: false }, &mut out);
+    assert_eq!(client.pending(), 1);
+    out.clear();
+    let next = SessionId { epoch: SESSION.epoch + 1, ..SESSION };
+    client.handle(Tick(0), ClientInput::Open(next), &mut out);
+    let ended = |output: &ClientOutput| {
+        matches!(output, ClientOutput::Done { token: 7, result: Err(ClientError::OutcomeUnknown) })
+    };
+    assert!(out.iter().any(ended));
+    assert_eq!(client.pending(), 0);
 }

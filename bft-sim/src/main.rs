@@ -41,11 +41,14 @@ struct Arguments {
     /// Let clients ask as proxies of NFS do: with the attributes around each operation, once, and for some things again.
     #[arg(long, conflicts_with_all = ["attack", "over_f"])]
     nfs: bool,
-    /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it. With `none`, run the worlds
-    /// of each hunt on a sound core: no oracle may fire.
+    /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it.
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "BUG", num_args = 0..=1, default_missing_value = "all")]
     planted: Option<String>,
+    /// Run the worlds of those hunts without a bug: no oracle may fire.
+    #[cfg(feature = "planted")]
+    #[arg(long, requires = "planted")]
+    sound: bool,
     /// Write the summary to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -227,14 +230,15 @@ fn over_f(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(unnoticed.is_empty())
 }
 
-/// The worlds of every hunt, without a bug.
+/// The worlds of the hunts for `bugs`, without a bug.
 #[cfg(feature = "planted")]
-fn sound(arguments: &Arguments) -> bool {
+fn sound(arguments: &Arguments, bugs: &[bft_core::planted::Planted]) -> bool {
     use bft_sim::planted;
+    let seeds = if arguments.trace { 1 } else { arguments.seeds };
     let mut broken = 0;
-    for bug in bft_core::planted::Planted::ALL {
-        for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
-            let plan = planted::plan(*bug, seed);
+    for bug in bugs {
+        for seed in arguments.seed..arguments.seed.saturating_add(seeds) {
+            let plan = Plan { trace: arguments.trace, ..planted::plan(*bug, seed) };
             let violations = swarm::run(plan).violations;
             broken += u64::from(!violations.is_empty());
             violations.iter().for_each(|said| println!("{}, seed {seed}: {said}", bug.name()));
@@ -252,14 +256,14 @@ fn planted(arguments: &Arguments, name: &str) -> anyhow::Result<bool> {
     let all = bft_core::planted::Planted::ALL;
     let bugs = match one {
         Some(bug) => vec![bug],
-        None if name == "all" || name == "none" => all.to_vec(),
+        None if name == "all" => all.to_vec(),
         None => {
             let names: Vec<_> = all.iter().map(|bug| bug.name()).collect();
-            bail!("no bug is called {name}; choose all, none, or one of: {}", names.join(", "));
+            bail!("no bug is called {name}; choose all, or one of: {}", names.join(", "));
         }
     };
-    if let (None, "none") = (one, name) {
-        return Ok(sound(arguments));
+    if arguments.sound {
+        return Ok(sound(arguments, &bugs));
     }
     if let (Some(bug), true) = (one, arguments.trace) {
         let report = planted::run(one, Plan { trace: true, ..planted::plan(bug, arguments.seed) });

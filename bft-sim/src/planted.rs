@@ -250,7 +250,9 @@ mod tests {
             for seed in commit..commit + 10 {
                 let report = run(None, plan(bug, seed));
                 let said = report.violations;
-                assert!(said.is_empty(), "{} in world {seed}: {said:?}", bug.name());
+                let repro =
+                    format!("./x sim --planted {} --sound --seed {seed} --trace", bug.name());
+                assert!(said.is_empty(), "{said:?}\n  repro: {repro}");
             }
         }
     }

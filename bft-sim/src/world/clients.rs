@@ -109,13 +109,13 @@ impl World {
     /// Its session is open; in some worlds it begins another at once.
     fn opened(&mut self, c: usize) {
         self.clients[c].sessions += 1;
-        if c == 0 && self.clients[c].sessions == 1 {
-            self.begin_turnover();
-        }
-        let again = self.plan.scenario == Scenario::Leaning(Lean::SecondSessions);
-        if again && self.clients[c].sessions == 1 {
+        let last =
+            if self.plan.scenario == Scenario::Leaning(Lean::SecondSessions) { 2 } else { 1 };
+        if self.clients[c].sessions < last {
             let session = SessionId { epoch: 2, nonce: self.rng.u64(..) };
             self.client_input(c, ClientInput::Open(session));
+        } else if c == 0 && self.clients[c].sessions == last {
+            self.begin_turnover();
         }
     }
 
