@@ -62,6 +62,21 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The work whose parts are shown.
+const ONE_COPY: &str = "Andrew-style, 1 copy";
+
+/// The words at `key` of these rows, each once.
+fn distinct<'a>(rows: impl IntoIterator<Item = &'a Value>, key: &str) -> Result<Vec<&'a str>> {
+    let mut seen = Vec::new();
+    for row in rows {
+        let word = words(row, key)?;
+        if !seen.contains(&word) {
+            seen.push(word);
+        }
+    }
+    Ok(seen)
+}
+
 /// The list at `key`.
 fn list<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     value[key].as_array().with_context(|| format!("there is no list {key}"))

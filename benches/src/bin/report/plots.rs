@@ -1,6 +1,6 @@
 //! The page: plots in SVG, nothing loaded from elsewhere.
 
-use super::{list, number, stamp, words};
+use super::{ONE_COPY, distinct, list, number, stamp};
 use anyhow::Result;
 use serde_json::Value;
 use std::fmt::Write;
@@ -198,17 +198,9 @@ fn cost(micro: &Value) -> Result<String> {
 }
 
 fn andrew(compare: &Value) -> Result<String> {
-    let rows = list(compare, "rows")?.iter().filter(|row| row["work"] == "Andrew-style, 1 copy");
-    let (mut names, mut phases): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
-    for row in rows.clone() {
-        let (name, phase) = (words(row, "target")?, words(row, "phase")?);
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
-        if !phases.contains(&phase) {
-            phases.push(phase);
-        }
-    }
+    let rows = list(compare, "rows")?.iter().filter(|row| row["work"] == ONE_COPY);
+    let names = distinct(rows.clone(), "target")?.into_iter().map(str::to_owned);
+    let (names, phases) = (names.collect::<Vec<_>>(), distinct(rows.clone(), "phase")?);
     let seconds = |phase: &str, name: &str| {
         let row = rows.clone().find(|row| row["phase"] == phase && row["target"] == name);
         row.and_then(|row| row["seconds"]["median"].as_f64()).unwrap_or(0.0)

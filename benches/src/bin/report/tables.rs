@@ -1,9 +1,12 @@
 //! The tables of the text.
 
-use super::{list, number, stamp, words};
+use super::{ONE_COPY, distinct, list, number, stamp, words};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
+
+/// A procedure that is called less often says little of the whole.
+const OFTEN: f64 = 100.0;
 
 /// The text with its tables made anew: each lies between `<!-- NAME -->` and `<!-- end -->`.
 pub fn fill(text: &str, micro: &Value, compare: &Value, scale: &Value) -> Result<String> {
@@ -12,6 +15,7 @@ pub fn fill(text: &str, micro: &Value, compare: &Value, scale: &Value) -> Result
         ("rounds", rounds(micro)?),
         ("loads", loads(micro)?),
         ("compare", work(compare)?),
+        ("calls", calls(compare)?),
         ("scale", curves(scale)?),
         (
             "stamps",
@@ -79,15 +83,7 @@ fn loads(micro: &Value) -> Result<String> {
 /// The totals of each work on each target, and what was not run.
 fn work(compare: &Value) -> Result<String> {
     let rows = list(compare, "rows")?;
-    let (mut works, mut names) = (Vec::new(), Vec::new());
-    for row in rows {
-        for (key, seen) in [("work", &mut works), ("target", &mut names)] {
-            let word = words(row, key)?;
-            if !seen.contains(&word) {
-                seen.push(word);
-            }
-        }
-    }
+    let (works, names) = (distinct(rows, "work")?, distinct(rows, "target")?);
     let mut table =
         format!("| seconds | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for work in works {
@@ -105,6 +101,29 @@ fn work(compare: &Value) -> Result<String> {
         let why = words(not_run, "why")?.lines().next().unwrap_or_default();
         let work = not_run["work"].as_str().map_or(String::new(), |work| format!(", {work}"));
         writeln!(table, "\nNot run: {}{work}: {why}.", words(not_run, "target")?)?;
+    }
+    Ok(table)
+}
+
+/// What a call waits for its reply, for the procedures that the Andrew-style work calls most.
+fn calls(compare: &Value) -> Result<String> {
+    let rows = list(compare, "calls")?;
+    let calls = |row: &Value| row["calls"]["median"].as_f64().unwrap_or_default();
+    let rows = rows.iter().filter(|row| row["work"] == ONE_COPY);
+    let names = distinct(rows.clone(), "target")?;
+    let often = distinct(rows.clone().filter(|row| calls(row) >= OFTEN), "procedure")?;
+    let columns = "---|".repeat(names.len());
+    let mut table = format!("| ms | calls | {} |\n|---|---|{columns}\n", names.join(" | "));
+    for procedure in often {
+        let mut of = rows.clone().filter(|row| row["procedure"] == procedure);
+        let cell = |name: &&str| {
+            let row = of.clone().find(|row| row["target"] == **name);
+            let median = row.and_then(|row| row["wait"]["median"].as_f64());
+            median.map_or("-".into(), |ms| format!("{ms:.2}"))
+        };
+        let cells: Vec<String> = names.iter().map(cell).collect();
+        let count = of.next().map_or(0.0, calls);
+        writeln!(table, "| {procedure} | {count} | {} |", cells.join(" | "))?;
     }
     Ok(table)
 }
@@ -149,5 +168,18 @@ mod tests {
         let table = targets(&micro, &compare).unwrap();
         assert!(table.contains("| a | 1.00 | 2.0 | met |"), "{table}");
         assert!(table.contains("| b | not measured | 2.0 |  |"), "{table}");
+    }
+
+    #[test]
+    fn calls_are_shown_of_what_is_called_often() {
+        let row = |target: &str, procedure: &str, calls: f64| {
+            let (calls, wait) =
+                (serde_json::json!({"median": calls}), serde_json::json!({"median": 0.5}));
+            serde_json::json!({"work": ONE_COPY, "target": target, "procedure": procedure, "calls": calls, "wait": wait})
+        };
+        let rows = [row("a", "NULL", 1.0), row("a", "READ", 284.0), row("b", "WRITE", 300.0)];
+        let table = calls(&serde_json::json!({"calls": rows})).unwrap();
+        let expected = "| READ | 284 | 0.50 | - |\n| WRITE | 300 | - | 0.50 |\n";
+        assert_eq!(table, format!("| ms | calls | a | b |\n|---|---|---|---|\n{expected}"));
     }
 }

@@ -3,8 +3,10 @@
 //! ```text
 //! compare/works.rs    the work            compare/place.rs    where it is done: a folder, a mount, a guest
 //! compare/figures.rs  what was measured, and what it should be
+//! compare/calls.rs    what guests asked of their servers
 //! ```
 
+mod calls;
 mod figures;
 mod place;
 mod works;

@@ -1,5 +1,6 @@
 //! What was measured, and what it should be.
 
+use super::calls;
 use super::place::{NotRun, Places, TARGETS, Timing};
 use super::works::{ANDREW, ANDREW_LARGE, ANDREW_WHOLE, LARGE_FILE};
 use crate::middle::Middle;
@@ -112,6 +113,7 @@ pub struct Figures {
     rounds: u32,
     large_rounds: u32,
     rows: Vec<Row>,
+    calls: Vec<calls::Row>,
     targets: Vec<Goal>,
     not_run: Vec<NotRun>,
 }
@@ -124,6 +126,7 @@ impl Figures {
             rounds,
             large_rounds,
             rows: rows(measured),
+            calls: calls::rows(measured),
             targets: WANTED.iter().map(|wanted| Goal::of(wanted, measured)).collect(),
             not_run: places.not_run().to_vec(),
         }
@@ -244,7 +247,7 @@ mod tests {
     fn measured(target: &'static str, round: u32, seconds: [f64; 2]) -> Measured {
         let phases = ["write in sequence", "read in sequence"].into_iter().zip(seconds);
         let phases = phases.map(|(name, seconds)| Phase { name: name.into(), seconds }).collect();
-        let timing = Timing { phases, total_seconds: seconds.iter().sum() };
+        let timing = Timing { phases, total_seconds: seconds.iter().sum(), calls: [].into() };
         Measured { work: LARGE_FILE, target, round, timing }
     }
 

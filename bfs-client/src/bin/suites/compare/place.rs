@@ -1,5 +1,6 @@
 //! Where work is done: a folder of this machine, a mount of a group, or a guest that has a service mounted over NFSv3.
 
+use super::calls::{self, Calls};
 use super::works::{LARGE_FILE, Work};
 use crate::nfs::daemon::tail;
 use crate::nfs::folder::Folder;
@@ -55,6 +56,9 @@ const LIMIT: Duration = Duration::from_secs(3600);
 pub struct Timing {
     pub phases: Vec<Phase>,
     pub total_seconds: f64,
+    /// What a guest's kernel asked meanwhile, by the procedure's name.
+    #[serde(skip)]
+    pub calls: BTreeMap<String, Calls>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -257,7 +261,9 @@ fn in_guest(guest: &mut Guest, work: &Work, stop: &Stop) -> Result<Timing> {
     let done = do_step(guest, "measured", stop);
     let frozen = guest.freeze(true);
     done.and(frozen)?;
-    Ok(serde_json::from_str(&guest.told("figures.json")?)?)
+    let timing: Timing = serde_json::from_str(&guest.told("figures.json")?)?;
+    let calls = calls::between(&guest.told("calls.before")?, &guest.told("calls.after")?)?;
+    Ok(Timing { calls, ..timing })
 }
 
 fn do_step(guest: &mut Guest, step: &str, stop: &Stop) -> Result<()> {
