@@ -128,6 +128,8 @@ pub fn run(args: &NfsArgs) -> Outcome {
         Failure::new(format!("cannot listen on {}", args.listen), error)
             .advise("name another port with --listen")
     })?;
+    // Decision 11. A kernel without huge pages needs no telling.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let (backend, group) = connect(args)?;
     let keys = keys(&*backend)?;
     let clients = args.allow.iter().map(Network::to_string).collect();

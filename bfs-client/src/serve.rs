@@ -65,6 +65,8 @@ fn tell(text: &str) -> io::Result<()> {
 
 /// Serves `plan`; `announce` gets one line when files can be used.
 fn serve(plan: &Plan, announce: impl FnOnce(&str) -> io::Result<()>) -> Outcome {
+    // Decision 11. A kernel without huge pages needs no telling.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let cannot = |error: io::Error| Failure::new("cannot start the serving process", error);
     let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
     let signals = {

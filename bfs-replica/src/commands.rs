@@ -128,6 +128,8 @@ pub fn run<W: Wire>(arguments: &RunArguments) -> Result<(), Failure> {
             Failure::new(USAGE, format!("cannot attack by {name}"), why, next)
         })?;
     }
+    // Decision 11. A kernel without huge pages needs no telling.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let dir = &arguments.dir;
     let settings = settings(dir)?;
     let file = arguments.group.clone().unwrap_or_else(|| dir.join(&settings.group));
