@@ -256,7 +256,8 @@ impl<O: Object> Tree<O> {
 
     /// The digest of the contents. Costs O(objects changed since it was last asked for).
     pub fn digest(&mut self) -> Digest {
-        let root = self.root.as_mut().map(refresh);
+        let mut scratch = Vec::new();
+        let root = self.root.as_mut().map(|root| refresh(root, &mut scratch));
         parts::state_digest(root)
     }
 }
@@ -334,15 +335,15 @@ fn collapse<O>(node: Arc<Node<O>>) -> Child<O> {
     }
 }
 
-/// Brings the digests below `child` up to date and returns its own.
-fn refresh<O: Object>(child: &mut Child<O>) -> Digest {
+/// Brings the digests below `child` up to date and returns its own. `scratch` is room for one encoded object.
+fn refresh<O: Object>(child: &mut Child<O>, scratch: &mut Vec<u8>) -> Digest {
     match child {
         Child::Leaf(leaf) => {
             if let Some(digest) = leaf.digest {
                 return digest;
             }
             let leaf = Arc::make_mut(leaf);
-            let digest = leaf_digest(leaf.id, leaf.version, &leaf.object);
+            let digest = leaf_digest(leaf.id, leaf.version, &leaf.object, scratch);
             leaf.digest = Some(digest);
             digest
         }
@@ -354,7 +355,7 @@ fn refresh<O: Object>(child: &mut Child<O>) -> Digest {
             let mut hasher = Hasher::new(Domain::Node);
             hasher.value(&node.prefix).value(&node.level).value(&node.occupied);
             for child in &mut node.children {
-                hasher.value(&refresh(child));
+                hasher.value(&refresh(child, scratch));
             }
             let digest = hasher.finish();
             node.digest = Some(digest);
@@ -364,10 +365,17 @@ fn refresh<O: Object>(child: &mut Child<O>) -> Digest {
 }
 
 /// The digest of one object: its name, its version and its canonical bytes.
-pub fn leaf_digest(id: ObjectId, version: SequenceNumber, object: &impl BorshSerialize) -> Digest {
-    let mut hasher = Hasher::new(Domain::Leaf);
-    hasher.value(&id).value(&version).value(object);
-    hasher.finish()
+fn leaf_digest<O: Object>(
+    id: ObjectId,
+    version: SequenceNumber,
+    object: &O,
+    scratch: &mut Vec<u8>,
+) -> Digest {
+    Digest::of_encoded(Domain::Leaf, scratch, |encoded| {
+        id.serialize(encoded)?;
+        version.serialize(encoded)?;
+        object.serialize(encoded)
+    })
 }
 
 /// Iterates over a range of a [`Tree`].

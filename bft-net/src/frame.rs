@@ -29,12 +29,22 @@ pub fn append(stream: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> usize 
 ///
 /// Errors: `FrameTooLarge`, as soon as the length is there: nothing is kept for such a frame.
 pub fn first(stream: &[u8]) -> Result<Option<&[u8]>, LinkError> {
-    let Some((length, rest)) = stream.split_first_chunk::<LENGTH>() else { return Ok(None) };
+    if stream.len() < LENGTH {
+        return Ok(None);
+    }
+    Ok(stream.get(LENGTH..room(stream)?))
+}
+
+/// How much room the frame takes that `stream` begins with, or what is there of it.
+///
+/// Errors: `FrameTooLarge`.
+pub(crate) fn room(stream: &[u8]) -> Result<usize, LinkError> {
+    let Some((length, _)) = stream.split_first_chunk::<LENGTH>() else { return Ok(stream.len()) };
     let length = u32::from_le_bytes(*length) as usize;
     if length > MAX_FRAME {
         return Err(LinkError::FrameTooLarge(length));
     }
-    Ok(rest.get(..length))
+    Ok(LENGTH + length)
 }
 
 /// Hands the whole frames of `stream` to `take`, in order, until none is left or `take` says false.

@@ -95,7 +95,10 @@ impl Reader {
             0 => self.deliver_kept(&mut take)?,
             _ => {
                 let (taken, more) = frame::deliver(&scratch.plain[..fresh], &mut take)?;
-                self.frames.extend_from_slice(&scratch.plain[taken..fresh]);
+                let kept = &scratch.plain[taken..fresh];
+                // Once for the whole frame and the record that ends it: growing bit by bit would copy it again and again.
+                self.frames.reserve_exact(frame::room(kept)? + MAX_RECORD);
+                self.frames.extend_from_slice(kept);
                 more
             }
         };
