@@ -4,7 +4,7 @@
 
 use crate::wire::Wire;
 use bfs_fs::FileSystem;
-use bft_core::auth::{Crypto, RealCrypto, Verified};
+use bft_core::auth::{Crypto, RealCrypto};
 use bft_core::codec;
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Rejection, Timer};
 use bft_core::messages::Message;
@@ -68,20 +68,20 @@ impl<W: Wire> Driver<W> {
         }
     }
 
-    fn input(&mut self, input: Input, links: &mut Links) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.replica.handle(self.now(), input, &mut outputs);
+    /// Lets the replica `act`, and does what it then says.
+    fn drive(
+        &mut self,
+        links: &mut Links,
+        act: impl FnOnce(&mut Replica<FileSystem>, Now, &mut Vec<Output>),
+    ) {
+        let (now, mut outputs) = (self.now(), std::mem::take(&mut self.outputs));
+        act(&mut self.replica, now, &mut outputs);
         self.perform(&mut outputs, links);
         self.outputs = outputs;
     }
 
-    /// Takes a request of a client; those that arrive in the same turn are ordered together.
-    fn hold(&mut self, request: Verified<Message>, links: &mut Links) {
-        self.holding = true;
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.replica.take(self.now(), Input::Message(request), &mut outputs);
-        self.perform(&mut outputs, links);
-        self.outputs = outputs;
+    fn input(&mut self, input: Input, links: &mut Links) {
+        self.drive(links, |replica, now, outputs| replica.handle(now, input, outputs));
     }
 
     /// Does what `outputs` say, and what follows from doing it, until nothing is left.
@@ -160,11 +160,6 @@ impl<W: Wire> Driver<W> {
         }
     }
 
-    fn reject(&mut self, from: Peer, why: Rejection, links: &mut Links) {
-        let mut outputs = Vec::new();
-        self.replica.reject(from, why, &mut outputs);
-        self.perform(&mut outputs, links);
-    }
 }
 
 fn entropy() -> [u8; 32] {
@@ -182,11 +177,16 @@ impl<W: Wire> Endpoint for Driver<W> {
         }
         let verified = decoded.and_then(|message| self.replica.verify(from, message));
         match verified {
+            // Requests that arrive in the same turn are ordered together, at its end.
             Ok(message) if matches!(message.message(), Message::Request(_)) => {
-                self.hold(message, links)
+                self.holding = true;
+                let request = Input::Message(message);
+                self.drive(links, |replica, now, outputs| replica.take(now, request, outputs));
             }
             Ok(message) => self.input(Input::Message(message), links),
-            Err(why) => self.reject(from, why, links),
+            Err(why) => {
+                self.drive(links, |replica, _, outputs| replica.reject(from, why, outputs));
+            }
         }
     }
 
@@ -196,10 +196,7 @@ impl<W: Wire> Endpoint for Driver<W> {
 
     fn before_write(&mut self, links: &mut Links) {
         if std::mem::take(&mut self.holding) {
-            let mut outputs = std::mem::take(&mut self.outputs);
-            self.replica.conclude(self.now(), &mut outputs);
-            self.perform(&mut outputs, links);
-            self.outputs = outputs;
+            self.drive(links, |replica, now, outputs| replica.conclude(now, outputs));
         }
     }
 
