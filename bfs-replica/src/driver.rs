@@ -159,7 +159,6 @@ impl<W: Wire> Driver<W> {
             tracing::debug!("rejected {count} from {from}: {why}");
         }
     }
-
 }
 
 fn entropy() -> [u8; 32] {

@@ -11,6 +11,9 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = WIDTH - 20.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = HEIGHT - 50.0;
+/// What a letter of a legend takes, about, and what a name does besides.
+const LETTER: f64 = 6.5;
+const LEGEND_GAP: f64 = 28.0;
 const COLOURS: [&str; 8] =
     ["#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#57606a", "#1b7c83"];
 
@@ -95,24 +98,36 @@ fn axis_left(svg: &mut String, scale: &Log, unit: &str) -> Result<()> {
         )?;
         writeln!(
             svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             LEFT - 6.0,
-            y + 4.0
+            y + 4.0,
+            short(tick)
         )?;
     }
-    Ok(writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\" text-anchor=\"end\">{unit}</text>", TOP - 6.0)?)
+    Ok(writeln!(svg, "<text x=\"{}\" y=\"{}\">{unit}</text>", LEFT + 4.0, TOP - 6.0)?)
+}
+
+/// A power of ten as people write it beside an axis.
+fn short(tick: f64) -> String {
+    match tick {
+        1e6.. => format!("{}M", tick / 1e6),
+        1e3.. => format!("{}k", tick / 1e3),
+        _ => tick.to_string(),
+    }
 }
 
 fn legend(svg: &mut String, names: &[String]) -> Result<()> {
-    let step = (RIGHT - LEFT) / names.len().max(1) as f64;
+    let mut x = LEFT;
+    let y = HEIGHT - 8.0;
     for (i, name) in names.iter().enumerate() {
-        let (x, y, colour) = (LEFT + step * i as f64, HEIGHT - 8.0, COLOURS[i % COLOURS.len()]);
+        let colour = COLOURS[i % COLOURS.len()];
         writeln!(
             svg,
             "<rect x=\"{x:.1}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{colour}\"/>",
             y - 9.0
         )?;
         writeln!(svg, "<text x=\"{:.1}\" y=\"{y}\">{name}</text>", x + 14.0)?;
+        x += LEGEND_GAP + LETTER * name.len() as f64;
     }
     Ok(())
 }
@@ -135,9 +150,10 @@ fn latency(micro: &Value) -> Result<String> {
     for tick in x.ticks() {
         writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}/s</text>",
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}/s</text>",
             x.at(tick),
-            BOTTOM + 16.0
+            BOTTOM + 16.0,
+            short(tick)
         )?;
     }
     for (i, (_, points)) in lines.iter().enumerate() {
@@ -198,7 +214,9 @@ fn cost(micro: &Value) -> Result<String> {
 }
 
 fn andrew(compare: &Value) -> Result<String> {
-    let rows = list(compare, "rows")?.iter().filter(|row| row["work"] == ONE_COPY);
+    // Totals are of other parts where there is no compiling.
+    let rows = list(compare, "rows")?.iter();
+    let rows = rows.filter(|row| row["work"] == ONE_COPY && row["phase"] != "total");
     let names = distinct(rows.clone(), "target")?.into_iter().map(str::to_owned);
     let (names, phases) = (names.collect::<Vec<_>>(), distinct(rows.clone(), "phase")?);
     let seconds = |phase: &str, name: &str| {
