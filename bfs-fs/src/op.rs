@@ -211,6 +211,7 @@ pub enum FsOp {
     Write {
         inode: Inode,
         offset: u64,
+        #[borsh(deserialize_with = "bft_core::codec::payload")]
         data: bytes::Bytes,
     },
     /// Entries after `cookie` (0: from the start), as many as fit `budget`: an entry costs its name plus [`ENTRY_COST`] bytes.
@@ -441,6 +442,7 @@ pub enum FsReply {
     Target(Vec<u8>),
     /// `attributes` are those after the read; `eof` says that no byte follows `data`.
     Data {
+        #[borsh(deserialize_with = "bft_core::codec::payload")]
         data: bytes::Bytes,
         eof: bool,
         attributes: Attributes,

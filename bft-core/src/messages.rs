@@ -44,7 +44,7 @@ pub enum Operation {
     /// Begins the session that the request names and ends the client's older one. Slot 0, seq 0.
     CreateSession,
     /// An operation of the replicated service.
-    Service(Bytes),
+    Service(#[borsh(deserialize_with = "crate::codec::payload")] Bytes),
     /// Asks about the table of clients.
     Clients(ClientsOp),
 }
@@ -156,7 +156,7 @@ pub struct Commit {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum ResultBody {
     /// The whole result.
-    Whole(Bytes),
+    Whole(#[borsh(deserialize_with = "crate::codec::payload")] Bytes),
     /// Its digest, in `Domain::Result`.
     Digest(Digest),
 }
