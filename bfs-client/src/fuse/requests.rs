@@ -331,15 +331,8 @@ impl Filesystem for Front {
         self.set_lock(request, inode, &Wanted { owner, start, end, kind, pid }, wait, reply);
     }
 
-    fn fsync(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        handle: FileHandle,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.sync(request, inode, handle, reply);
+    fn fsync(&self, _: &Request, inode: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.sync(inode, handle, reply);
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -416,15 +409,9 @@ impl Filesystem for Front {
         reply.ok();
     }
 
-    fn fsyncdir(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        handle: FileHandle,
-        datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.fsync(request, inode, handle, datasync, reply);
+    /// Names are never kept here: ENOSYS means success and tells the kernel not to ask again.
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
