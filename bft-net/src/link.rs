@@ -96,8 +96,11 @@ impl Reader {
             _ => {
                 let (taken, more) = frame::deliver(&scratch.plain[..fresh], &mut take)?;
                 let kept = &scratch.plain[taken..fresh];
-                // Once for the whole frame and the record that ends it: growing bit by bit would copy it again and again.
-                self.frames.reserve_exact(frame::room(kept)? + MAX_RECORD);
+                let room = frame::room(kept)?;
+                if room > KEPT_BY_READER {
+                    // Once for a long frame and the record that ends it: growing bit by bit would copy it again and again.
+                    self.frames.reserve_exact(room + MAX_RECORD);
+                }
                 self.frames.extend_from_slice(kept);
                 more
             }

@@ -159,6 +159,7 @@ async fn frames_of_every_size_arrive_intact() {
         assert_eq!(drained.unwrap(), Drained::All);
     }
     assert_eq!(said, b"back");
+    assert!(back.capacity() <= 2 * KEPT_BY_READER, "a short frame takes no long one's room");
     assert!(writer.capacity() + reader.capacity() < 256 << 10, "a burst's memory is given back");
 }
 
