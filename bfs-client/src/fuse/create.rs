@@ -30,6 +30,7 @@ impl Created {
                 let handle = self.files.open(self.caller, a.inode, false);
                 if let Some(writes) = &self.writes {
                     writes.opened(a.inode, handle.0);
+                    writes.created(a, self.ttl);
                 }
                 let generation = Generation(a.generation);
                 self.reply.created(&self.ttl, &file_attr(&a), generation, handle, self.open_flags);

@@ -18,7 +18,7 @@ use fuser::{
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 impl Filesystem for Front {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -80,7 +80,19 @@ impl Filesystem for Front {
     /// Nothing is kept per inode.
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
-    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        if let (Some(_), Some(writes)) = (handle, &self.writes)
+            && let Some(a) = writes.size(Inode(inode.0))
+        {
+            // Only with a handle: then the kernel itself asks, how far read(2) or lseek(2) may go. [fuse_update_attributes]
+            return reply.attr(&Duration::ZERO, &file_attr(&a));
+        }
         let (ttl, seen) = (self.ttl, self.seen.clone());
         self.call(request, FsOp::GetAttributes { inode: Inode(inode.0) }, move |result| {
             match attributes(result) {
@@ -252,7 +264,11 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let op = FsOp::Read { inode: Inode(inode.0), offset, count: size.min(MAX_IO) };
+        let (inode, count) = (Inode(inode.0), size.min(MAX_IO));
+        if let Some(data) = self.writes.as_ref().and_then(|w| w.read(inode, offset, count)) {
+            return reply.data(&data);
+        }
+        let op = FsOp::Read { inode, offset, count };
         self.call_opened(request, handle, op, move |result| match result {
             Ok(FsReply::Data { data, .. }) => reply.data(&data),
             other => reply.error(unfit(other)),

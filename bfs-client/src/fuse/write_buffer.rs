@@ -2,8 +2,8 @@
 //! somebody could tell the difference.
 //!
 //! ```text
-//! write(2) ──> run        the bytes of one stretch of one file, at most 1 MiB
-//!                │        full, too old, elsewhere in the file, or somebody settles the file
+//! write(2) ──> runs       a few stretches of one file, at most 1 MiB (runs.rs)
+//!                │        full, too old, too many, or somebody settles the file
 //!                v
 //!              sent       on their way, in any order: never two of them on the same bytes
 //!                │
@@ -12,9 +12,15 @@
 //! ```
 //!
 //! Writes that find no room wait for it, and so do those that ask for a file to be settled, each file's in turn.
+//!
+//! Of a file that was created here a moment ago all is known without the group: it was empty, and what is in it since is
+//! here. Linkers, archivers and assemblers read what they have just written, piece by piece.
 
+mod runs;
+
+use self::runs::{GATHERED_MAX, Runs, Stretch};
 use crate::backend::Backend;
-use bfs_fs::op::{Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, MAX_IO};
+use bfs_fs::op::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -22,9 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest run: what one operation carries. Units: bytes.
-const RUN_MAX: usize = MAX_IO as usize;
-/// The most runs of one file that are on their way.
+/// While so many runs of one file are on their way, what is gathered waits.
 const SENT_MAX: usize = 4;
 /// What is gathered and on its way, of all files. Units: bytes.
 const BUDGET: usize = 32 << 20;
@@ -56,30 +60,28 @@ struct State {
 /// What is under way for one file.
 #[derive(Default)]
 struct File {
-    run: Option<Run>,
-    sent: Vec<Range<u64>>,
+    runs: Runs,
+    sent: Vec<Sent>,
     queue: VecDeque<Queued>,
     failure: Option<Failure>,
     /// Who has written since the file was last settled without a failure.
     writers: HashSet<u64>,
     /// Nobody has it open any more who could be told of a failure.
     closed: bool,
+    new: Option<New>,
 }
 
-/// What one write(2) puts where.
-#[derive(Clone, Copy)]
-struct Stretch<'a> {
-    inode: Inode,
-    caller: &'a Caller,
+/// A run on its way.
+struct Sent {
     offset: u64,
-    data: &'a [u8],
+    data: Bytes,
 }
 
-struct Run {
-    caller: Caller,
-    offset: u64,
-    data: Vec<u8>,
-    since: Instant,
+/// A file that was empty when it was created here, and is since what was written here.
+struct New {
+    created: Attributes,
+    /// For how long others' changes need not be seen.
+    until: Instant,
 }
 
 enum Queued {
@@ -100,72 +102,58 @@ enum Effect {
     Run(Then),
 }
 
-impl Run {
-    fn end(&self) -> u64 {
-        self.offset + self.data.len() as u64
-    }
-
+impl Sent {
     fn range(&self) -> Range<u64> {
-        self.offset..self.end()
-    }
-
-    /// Adds a stretch if it continues or overwrites the run and the whole stays short enough.
-    fn take(&mut self, Stretch { caller, offset, data, .. }: Stretch<'_>) -> bool {
-        if *caller != self.caller || offset < self.offset || offset > self.end() {
-            return false;
-        }
-        let start = (offset - self.offset) as usize;
-        if start + data.len() > RUN_MAX {
-            return false;
-        }
-        let within = data.len().min(self.data.len() - start);
-        let (over, beyond) = data.split_at(within);
-        self.data[start..start + within].copy_from_slice(over);
-        self.data.extend_from_slice(beyond);
-        true
+        self.offset..self.offset + self.data.len() as u64
     }
 }
 
 impl File {
     fn is_settled(&self) -> bool {
-        self.run.is_none() && self.sent.is_empty() && self.queue.is_empty()
+        self.runs.is_empty() && self.sent.is_empty() && self.queue.is_empty()
     }
 
-    fn may_send(&self, range: &Range<u64>) -> bool {
-        let overlaps = |sent: &Range<u64>| sent.start < range.end && range.start < sent.end;
-        self.sent.len() < SENT_MAX && !self.sent.iter().any(overlaps)
-    }
-
-    /// Sends the run; says whether there is none any more.
+    /// Sends what is gathered, as far as it may go; says whether nothing stays behind.
     fn send(&mut self, inode: Inode, effects: &mut Vec<Effect>) -> bool {
-        let Some(run) = self.run.take() else { return true };
-        let range = run.range();
-        if !self.may_send(&range) {
-            self.run = Some(run);
-            return false;
+        let Self { runs, sent, .. } = self;
+        for run in runs.take(|run| may_send(sent, &run.range())) {
+            let (range, data) = (run.range(), Bytes::from(run.data));
+            sent.push(Sent { offset: run.offset, data: data.clone() });
+            let op = FsOp::Write { inode, offset: run.offset, data };
+            let request = FsRequest { caller: run.caller, op };
+            effects.push(Effect::Send { inode, range, request });
         }
-        self.sent.push(range.clone());
-        let op = FsOp::Write { inode, offset: run.offset, data: Bytes::from(run.data) };
-        effects.push(Effect::Send { inode, range, request: FsRequest { caller: run.caller, op } });
-        true
+        self.runs.is_empty()
     }
 
     /// Takes a write if there is room for it in this file.
-    fn take(&mut self, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
-        let Stretch { inode, caller, offset, data } = stretch;
-        let taken = self.run.as_mut().is_some_and(|run| run.take(stretch));
-        if !taken {
-            if !self.send(inode, effects) {
-                return false;
-            }
-            let (caller, data, since) = (caller.clone(), data.to_vec(), Instant::now());
-            self.run = Some(Run { caller, offset, data, since });
+    fn take(&mut self, inode: Inode, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
+        if !self.runs.gather(stretch) && !(self.send(inode, effects) && self.runs.gather(stretch)) {
+            return false;
         }
-        if self.run.as_ref().is_some_and(|run| run.data.len() >= RUN_MAX) {
+        if self.is_full() {
             // If it has to wait, whatever completes sends it on.
             self.send(inode, effects);
         }
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.runs.len() >= GATHERED_MAX
+    }
+
+    /// The pieces of a new file, the newest last.
+    fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let sent = self.sent.iter().map(|sent| (sent.offset, &sent.data[..]));
+        sent.chain(self.runs.iter().map(|run| (run.offset, &run.data[..])))
+    }
+
+    /// As it was created, and how long it is by now; nothing if the group has to be asked.
+    fn as_known(&self) -> Option<(Attributes, u64)> {
+        let new = self.new.as_ref().filter(|new| Instant::now() < new.until)?;
+        let is_known = self.queue.is_empty() && self.failure.is_none();
+        let end = self.pieces().map(|(offset, data)| offset + data.len() as u64).max();
+        is_known.then_some((new.created, end.unwrap_or(0)))
     }
 
     /// What `handle` has not been told.
@@ -175,22 +163,27 @@ impl File {
     }
 }
 
+/// Whether `range` may go while those are on their way.
+fn may_send(sent: &[Sent], range: &Range<u64>) -> bool {
+    let overlaps = |sent: &Sent| sent.offset < range.end && range.start < sent.range().end;
+    sent.len() < SENT_MAX && !sent.iter().any(overlaps)
+}
+
 impl State {
     /// Takes a write if there is room for it.
-    fn take(&mut self, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
+    fn take(&mut self, inode: Inode, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
         if self.bytes > 0 && self.bytes + stretch.data.len() > BUDGET {
             // What others have gathered makes room for it.
             for (inode, file) in &mut self.files {
                 file.send(*inode, effects);
             }
-            self.starved.insert(stretch.inode);
+            self.starved.insert(inode);
             return false;
         }
-        let file = self.files.entry(stretch.inode).or_default();
-        let gathered = |file: &File| file.run.as_ref().map_or(0, |run| run.data.len());
-        let before = gathered(file) + on_its_way(effects);
-        let taken = file.take(stretch, effects);
-        self.bytes += gathered(file) + on_its_way(effects) - before;
+        let file = self.files.entry(inode).or_default();
+        let before = file.runs.len() + on_its_way(effects);
+        let taken = file.take(inode, stretch, effects);
+        self.bytes += file.runs.len() + on_its_way(effects) - before;
         taken
     }
 
@@ -199,7 +192,7 @@ impl State {
         while let Some(file) = self.files.get_mut(&inode) {
             match file.queue.pop_front() {
                 None => {
-                    if file.run.as_ref().is_some_and(|run| run.data.len() >= RUN_MAX) {
+                    if file.is_full() {
                         file.send(inode, effects);
                     }
                     return;
@@ -212,10 +205,10 @@ impl State {
                     effects.push(Effect::Run(then));
                 }
                 Some(Queued::Write { handle, caller, offset, data, done }) => {
-                    let stretch = Stretch { inode, caller: &caller, offset, data: &data };
+                    let stretch = Stretch { caller: &caller, offset, data: &data };
                     if let Some(error) = file.untold(handle) {
                         effects.push(Effect::Answer(done, Err(error)));
-                    } else if self.take(stretch, effects) {
+                    } else if self.take(inode, stretch, effects) {
                         effects.push(Effect::Answer(done, Ok(())));
                     } else if let Some(file) = self.files.get_mut(&inode) {
                         let again = Queued::Write { handle, caller, offset, data, done };
@@ -237,9 +230,11 @@ impl State {
     ) {
         self.bytes -= (range.end - range.start) as usize;
         let Some(file) = self.files.get_mut(&inode) else { return };
-        if let Some(at) = file.sent.iter().position(|sent| sent == range) {
+        if let Some(at) = file.sent.iter().position(|sent| sent.range() == *range) {
             file.sent.swap_remove(at);
         }
+        // The group has a part of it now.
+        file.new = None;
         if let Err(error) = result {
             tracing::warn!(
                 "inode {}: {} bytes from {} on are not written: {error}",
@@ -257,7 +252,7 @@ impl State {
     }
 
     fn is_gathering(&self) -> bool {
-        self.files.values().any(|file| file.run.is_some())
+        self.files.values().any(|file| !file.runs.is_empty())
     }
 
     fn forget_idle(&mut self, inode: Inode) {
@@ -301,8 +296,8 @@ impl WriteBuffer {
                 return effects.push(Effect::Answer(Box::new(done), Err(error)));
             }
             file.writers.insert(handle);
-            let stretch = Stretch { inode, caller: &caller, offset, data };
-            if file.queue.is_empty() && state.take(stretch, effects) {
+            let stretch = Stretch { caller: &caller, offset, data };
+            if file.queue.is_empty() && state.take(inode, stretch, effects) {
                 return effects.push(Effect::Answer(Box::new(done), Ok(())));
             }
             let (data, done) = (data.to_vec(), Box::new(done));
@@ -315,14 +310,53 @@ impl WriteBuffer {
 
     /// Runs `then` once the group has answered for all that was written to `inode` before.
     pub fn settle(self: &Arc<Self>, inode: Inode, then: impl FnOnce() + Send + 'static) {
-        self.with(|state, effects| match state.files.get_mut(&inode) {
-            Some(file) if !file.is_settled() => {
+        self.with(|state, effects| {
+            if let Some(file) = state.files.get_mut(&inode) {
+                // What comes then may change it.
+                file.new = None;
                 file.queue.push_back(Queued::Then(Box::new(then)));
                 state.pump(inode, effects);
                 state.forget_idle(inode);
+            } else {
+                effects.push(Effect::Run(Box::new(then)));
             }
-            _ => effects.push(Effect::Run(Box::new(then))),
         });
+    }
+
+    /// An empty file has been created here, with these attributes. For `ttl` it need not be seen what other clients do to it.
+    pub fn created(&self, created: Attributes, ttl: Duration) {
+        if created.size > 0 {
+            return;
+        }
+        let mut state = self.lock();
+        let file = state.files.entry(created.inode).or_default();
+        if file.is_settled() {
+            file.new = Some(New { created, until: Instant::now() + ttl });
+        }
+    }
+
+    /// What is at `offset` of a file that was created here a moment ago; nothing if the group has to be asked.
+    pub fn read(&self, inode: Inode, offset: u64, count: u32) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let file = state.files.get(&inode)?;
+        let (_, size) = file.as_known()?;
+        let end = size.min(offset.saturating_add(count.into()));
+        let mut found = vec![0; end.saturating_sub(offset) as usize];
+        for (at, data) in file.pieces() {
+            let (from, to) = (at.max(offset), (at + data.len() as u64).min(end));
+            if from < to {
+                let wanted = &data[(from - at) as usize..(to - at) as usize];
+                found[(from - offset) as usize..(to - offset) as usize].copy_from_slice(wanted);
+            }
+        }
+        Some(found)
+    }
+
+    /// The attributes with which a file was created here a moment ago, with the size it has by now; nothing if the group has to
+    /// be asked. Its times and its blocks only the group knows.
+    pub fn size(&self, inode: Inode) -> Option<Attributes> {
+        let (created, size) = self.lock().files.get(&inode)?.as_known()?;
+        Some(Attributes { size, ..created })
     }
 
     /// Runs `then` once the group has answered for all that was written before.
@@ -438,7 +472,7 @@ impl WriteBuffer {
     fn send_old(self: &Arc<Self>, age: Duration) {
         self.with(|state, effects| {
             for (inode, file) in &mut state.files {
-                if file.run.as_ref().is_some_and(|run| run.since.elapsed() >= age) {
+                if file.runs.iter().any(|run| run.since.elapsed() >= age) {
                     file.send(*inode, effects);
                 }
             }

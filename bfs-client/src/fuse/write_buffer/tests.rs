@@ -104,16 +104,16 @@ fn small_writes_are_answered_at_once_and_sent_as_one() {
 #[test]
 fn a_full_run_goes_by_itself_and_others_follow_it() {
     let b = Bench::new();
-    let block = vec![7; RUN_MAX / 2];
+    let block = vec![7; GATHERED_MAX / 2];
     for i in 0..5 {
         assert_eq!(told(&b.write(FILE, i * block.len() as u64, &block)), Some(Ok(())));
     }
-    let run = RUN_MAX as u64;
-    assert_eq!(b.group.sent(), [(0, RUN_MAX), (run, RUN_MAX)]);
+    let run = GATHERED_MAX as u64;
+    assert_eq!(b.group.sent(), [(0, GATHERED_MAX), (run, GATHERED_MAX)]);
     // An answer may come before that to an earlier run.
     b.group.answer(1, None);
     let settled = b.settle(FILE);
-    assert_eq!(b.group.sent(), [(0, RUN_MAX), (2 * run, RUN_MAX / 2)]);
+    assert_eq!(b.group.sent(), [(0, GATHERED_MAX), (2 * run, GATHERED_MAX / 2)]);
     b.group.answer(1, None);
     assert_eq!(told(&settled), None);
     b.group.answer(0, None);
@@ -128,7 +128,7 @@ fn no_two_runs_on_the_same_bytes_are_on_their_way() {
     b.write(FILE, 0, b"new");
     let second = b.settle(FILE);
     assert_eq!(b.group.sent(), [(0, 3)]);
-    // A write elsewhere would have to send what cannot go yet.
+    // What was to be settled goes first.
     let elsewhere = b.write(FILE, 100, b"x");
     assert_eq!(told(&elsewhere), None);
     assert_eq!(b.group.answer(0, None), "old");
@@ -138,6 +138,77 @@ fn no_two_runs_on_the_same_bytes_are_on_their_way() {
     let third = b.settle(FILE);
     assert_eq!(b.group.answer(0, None), "x");
     assert_eq!(told(&third), Some(()));
+}
+
+#[test]
+fn scattered_writes_go_together() {
+    let b = Bench::new();
+    for offset in [304, 64, 128, 0] {
+        assert_eq!(told(&b.write(FILE, offset, &[7; 50])), Some(Ok(())));
+    }
+    assert_eq!(b.group.sent(), []);
+    let settled = b.settle(FILE);
+    assert_eq!(b.group.sent(), [(0, 50), (64, 50), (128, 50), (304, 50)]);
+    (0..4).for_each(|_| drop(b.group.answer(0, None)));
+    assert_eq!(told(&settled), Some(()));
+    assert!(b.buffer.lock().files.is_empty() && b.buffer.lock().bytes == 0);
+}
+
+const TTL: Duration = Duration::from_secs(1000);
+
+#[test]
+fn a_new_file_is_read_without_the_group() {
+    let b = Bench::new();
+    b.buffer.created(attributes(FILE.0), TTL);
+    assert_eq!(b.buffer.read(FILE, 0, 10), Some(Vec::new()));
+    b.write(FILE, 4, b"four");
+    b.write(FILE, 10, b"ten");
+    assert_eq!(b.buffer.read(FILE, 0, 4096).unwrap(), b"\0\0\0\0four\0\0ten");
+    assert_eq!(b.buffer.read(FILE, 6, 5).unwrap(), b"ur\0\0t");
+    assert_eq!(b.buffer.read(FILE, 13, 5), Some(Vec::new()));
+    assert_eq!(b.buffer.read(FILE, u64::MAX, 5), Some(Vec::new()));
+    assert_eq!(b.buffer.size(FILE).unwrap().size, 13);
+    // On its way it is known as well, and what is written meanwhile is newer.
+    b.buffer.send_old(Duration::ZERO);
+    b.write(FILE, 5, b"!");
+    assert_eq!(b.buffer.read(FILE, 0, 4096).unwrap(), b"\0\0\0\0f!ur\0\0ten");
+    // The group has a part of it, and may have more of somebody else's.
+    b.group.answer(0, None);
+    assert_eq!((b.buffer.read(FILE, 0, 4096), b.buffer.size(FILE)), (None, None));
+}
+
+#[test]
+fn only_what_is_new_and_changed_here_alone_is_known() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"a");
+    assert_eq!(b.buffer.read(FILE, 0, 10), None, "who knows what else is in it");
+    b.buffer.created(attributes(FILE.0), TTL);
+    assert_eq!(b.buffer.read(FILE, 0, 10), None, "written to before it was created");
+    let new = |inode: u64| b.buffer.created(attributes(inode), TTL);
+    // A truncate, say, waits for nothing and then changes the file.
+    new(11);
+    assert_eq!(told(&b.settle(Inode(11))), Some(()));
+    b.write(Inode(11), 0, b"a");
+    assert_eq!(b.buffer.read(Inode(11), 0, 10), None);
+    b.buffer.created(attributes(12), Duration::ZERO);
+    assert_eq!(b.buffer.read(Inode(12), 0, 10), None, "too long ago");
+    b.buffer.created(Attributes { size: 1, ..attributes(13) }, TTL);
+    assert_eq!(b.buffer.read(Inode(13), 0, 10), None, "another's");
+}
+
+#[test]
+fn what_is_new_is_not_remembered_for_ever() {
+    let b = Bench::new();
+    b.buffer.created(attributes(FILE.0), TTL);
+    b.buffer.closed(FILE);
+    assert!(b.buffer.lock().files.is_empty(), "closed with nothing in it");
+    b.buffer.created(attributes(FILE.0), TTL);
+    b.write(FILE, 0, b"a");
+    b.buffer.closed(FILE);
+    assert!(b.buffer.read(FILE, 0, 10).is_some());
+    b.settle(FILE);
+    b.group.answer(0, None);
+    assert!(b.buffer.lock().files.is_empty());
 }
 
 #[test]
@@ -156,10 +227,10 @@ fn different_users_share_no_run() {
 #[test]
 fn a_file_has_a_bounded_number_of_runs_on_their_way() {
     let b = Bench::new();
-    let block = vec![7; RUN_MAX];
+    let block = vec![7; GATHERED_MAX];
     let mut last = Told::default();
     for i in 0..=SENT_MAX as u64 + 1 {
-        last = b.write(FILE, i * RUN_MAX as u64, &block);
+        last = b.write(FILE, i * GATHERED_MAX as u64, &block);
     }
     assert_eq!(b.group.sent().len(), SENT_MAX);
     assert_eq!(told(&last), None, "one is gathered, the next one waits");
@@ -171,8 +242,8 @@ fn a_file_has_a_bounded_number_of_runs_on_their_way() {
 #[test]
 fn what_is_kept_here_is_bounded_and_makes_room_for_itself() {
     let b = Bench::new();
-    let block = vec![7; RUN_MAX - 1];
-    let files = 2 * (BUDGET / RUN_MAX) as u64;
+    let block = vec![7; GATHERED_MAX - 1];
+    let files = 2 * (BUDGET / GATHERED_MAX) as u64;
     let told_all: Vec<_> = (0..files).map(|i| b.write(Inode(100 + i), 0, &block)).collect();
     assert!(b.buffer.lock().bytes <= BUDGET);
     let mut answered = 0;

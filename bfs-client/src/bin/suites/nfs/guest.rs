@@ -250,7 +250,8 @@ fn command(kit: &Kit, cable: Cable, endpoint: &Endpoint, share: &Path) -> Result
     // Hybrid: what comes is read from a packet socket. A tap signals a packet before epoll knows of it (tun_net_xmit in
     // drivers/net/tun.c), so a guest may look too early, and then hears of the packet only when its sender repeats it, 200 ms
     // later. The card does not take another size of packets later.
-    command.arg(format!("vec0:transport=hybrid,ifname={},depth=128,gro=1,mtu=9000", cable.device()));
+    command
+        .arg(format!("vec0:transport=hybrid,ifname={},depth=128,gro=1,mtu=9000", cable.device()));
     command.arg(format!("share={}", share.display()));
     command.arg(format!("address={}", cable.guest())).arg(format!("gateway={}", cable.gateway()));
     command.arg(format!("server={}", endpoint.address)).arg(format!("port={}", endpoint.port));
