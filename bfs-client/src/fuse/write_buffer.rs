@@ -128,7 +128,9 @@ impl File {
 
     /// Takes a write if there is room for it in this file.
     fn take(&mut self, inode: Inode, stretch: Stretch<'_>, effects: &mut Vec<Effect>) -> bool {
-        if !self.runs.gather(stretch) && !(self.send(inode, effects) && self.runs.gather(stretch)) {
+        let gathered =
+            self.runs.gather(stretch) || (self.send(inode, effects) && self.runs.gather(stretch));
+        if !gathered {
             return false;
         }
         if self.is_full() {
