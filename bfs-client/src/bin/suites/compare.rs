@@ -16,7 +16,7 @@ use self::place::{Places, TARGETS};
 use self::works::{Sizes, Work};
 use super::nfs::network;
 use super::write_figures;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::PathBuf;
 use workloads::stop::Stop;
@@ -46,7 +46,8 @@ pub struct Arguments {
     targets: Vec<String>,
 }
 
-/// Whether every target did all of its work; figures that miss their goals are for the reader.
+/// Whether every target did all of its work; figures that miss their goals are for the reader. Who stops it has the figures of what
+/// was done until then.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let no_guests = network::forbidden();
     if no_guests.is_none() {
@@ -65,10 +66,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let (large, small): (Vec<_>, Vec<_>) = works.partition(|work| work.large);
     let mut measured = Vec::new();
     for (rounds, works) in [(arguments.rounds, small), (arguments.large_rounds, large)] {
-        for round in 0..rounds {
-            for work in &works {
+        for (round, work) in (0..rounds).flat_map(|round| works.iter().map(move |w| (round, w))) {
+            if !stop.requested() {
                 eprintln!("round {} of {rounds}: {}", round + 1, work.name);
-                one(work, round, &mut places, &mut measured, &stop)?;
+                one(work, round, &mut places, &mut measured);
             }
         }
     }
@@ -76,26 +77,17 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     drop(places);
     figures.print();
     write_figures(arguments.json.as_deref(), &figures)?;
+    ensure!(!stop.requested(), "stopped: these are the figures of what was done until then");
     Ok(figures.is_whole())
 }
 
-/// One piece of work on every target that is still in the comparison, one after the other.
-fn one(
-    work: &Work,
-    round: u32,
-    places: &mut Places,
-    measured: &mut Vec<Measured>,
-    stop: &Stop,
-) -> Result<()> {
+/// One piece of work on every target that is still in the comparison, one after the other, until somebody stops it.
+fn one(work: &Work, round: u32, places: &mut Places, measured: &mut Vec<Measured>) {
     for (target, _) in TARGETS {
         let timing = places.perform(target, work);
-        if stop.requested() {
-            bail!("stopped");
-        }
         if let Some(timing) = timing {
             eprintln!("  {target:<26} {:>9.3} s", timing.total_seconds);
             measured.push(Measured { work: work.name, target, round, timing });
         }
     }
-    Ok(())
 }

@@ -177,8 +177,11 @@ impl Places {
         self.services.get_mut(name).context("it was just started")
     }
 
-    /// Does `work` on `target` in an empty folder, which is removed; nothing if the target does not do it.
+    /// Does `work` on `target` in an empty folder, which is removed; nothing if the target does not do it, or somebody asks to stop.
     pub fn perform(&mut self, target: &'static str, work: &Work) -> Option<Timing> {
+        if self.stop.requested() {
+            return None;
+        }
         if self.not_run.iter().any(|of| of.target == target && of.work == Some(work.name)) {
             return None;
         }
@@ -200,7 +203,9 @@ impl Places {
                 group.supervise(|| here(path, scratch.path(), andrew, &arguments), |_| {})
             }
         };
-        if let Err(error) = &timing {
+        if let Err(error) = &timing
+            && !self.stop.requested()
+        {
             self.note(target, Some(work.name), format!("{error:#}"), false);
         }
         timing.ok()
