@@ -162,10 +162,13 @@ impl Front {
 
     /// Sends an operation that may take the last name of what is open here.
     fn answer_removal(&self, request: &Request, op: FsOp, reply: ReplyEmpty) {
-        let files = self.files.clone();
+        let (files, writes) = (self.files.clone(), self.writes.clone());
         self.call(request, op, move |result| {
             if let Ok(FsReply::Kept(inode)) = result {
                 files.kept(inode);
+                if let Some(writes) = writes {
+                    writes.changed(inode);
+                }
             }
             empty(result, reply);
         });

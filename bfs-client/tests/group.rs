@@ -516,6 +516,38 @@ fn what_was_closed_is_seen_by_the_next_open_elsewhere() {
     pair.end();
 }
 
+/// What is in a file that it has created itself a mount knows, but no better than the group.
+#[test]
+fn what_another_has_put_into_a_new_file_is_seen_under_any_name() {
+    if !can_mount() {
+        return;
+    }
+    let pair = Pair::new("actimeo=600");
+    let (here, there) = (&pair.first, &pair.second.0);
+    for how in ["renamed", "linked", "listed"] {
+        let mut new = fs::File::options();
+        let held = new.read(true).write(true).create_new(true).open(here.join(how)).unwrap();
+        assert_eq!(held.read_at(&mut [0], 0).unwrap(), 0);
+        fs::write(there.join(how), "another's").unwrap();
+        let name = match how {
+            "listed" => {
+                assert!(fs::read_dir(here).unwrap().count() > 0);
+                how.to_owned()
+            }
+            _ => format!("{how} now"),
+        };
+        match how {
+            "renamed" => fs::rename(there.join(how), there.join(&name)).unwrap(),
+            "linked" => fs::hard_link(there.join(how), there.join(&name)).unwrap(),
+            _ => {}
+        }
+        // May see either.
+        held.read_at(&mut [0], 0).unwrap();
+        assert_eq!(fs::read_to_string(here.join(&name)).unwrap(), "another's", "{how}");
+    }
+    pair.end();
+}
+
 #[test]
 fn who_gets_a_lock_sees_what_was_written_under_it() {
     if !can_mount() {

@@ -49,3 +49,27 @@ pub fn payload<R: Read>(reader: &mut R) -> borsh::io::Result<Bytes> {
     }
     Ok(bytes.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::Operation;
+
+    #[test]
+    fn a_payload_is_as_long_as_it_says_and_no_longer_than_a_message() {
+        let decoded = |says: usize, has: usize| {
+            let mut bytes = alloc::vec![1];
+            bytes.extend_from_slice(&(says as u32).to_le_bytes());
+            bytes.resize(bytes.len() + has, 7);
+            borsh::from_slice::<Operation>(&bytes)
+        };
+        for length in [0, 3, STEP, 2 * STEP + 1, MAX_MESSAGE] {
+            let payload = Bytes::from(alloc::vec![7; length]);
+            assert_eq!(decoded(length, length).unwrap(), Operation::Service(payload));
+        }
+        let over = MAX_MESSAGE + 1;
+        for (says, has) in [(4, 3), (3, 4), (u32::MAX as usize, 3), (over, over)] {
+            assert!(decoded(says, has).is_err(), "{says} of {has}");
+        }
+    }
+}

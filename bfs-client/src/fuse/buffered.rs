@@ -54,6 +54,17 @@ impl Buffered {
     /// Asks, and then once more about what was not settled when this was asked. What is written later the kernel knows to
     /// be newer than the answer.
     fn find(&self, request: FsRequest, done: Done) {
+        let writes = self.writes.clone();
+        let done: Done = Box::new(move |result| {
+            match &result {
+                Ok(FsReply::Attributes(a)) => writes.found(a),
+                Ok(FsReply::Entries { entries, .. }) => {
+                    entries.iter().for_each(|entry| writes.found(&entry.attributes));
+                }
+                _ => {}
+            }
+            done(result);
+        });
         let unsettled = self.writes.unsettled();
         if unsettled.is_empty() {
             return self.backend.call(request, done);

@@ -337,6 +337,23 @@ impl WriteBuffer {
         }
     }
 
+    /// The kernel is about to be told these attributes of the group. From then on it expects what another client has written.
+    pub fn found(&self, attributes: &Attributes) {
+        let mut state = self.lock();
+        let Some(file) = state.files.get_mut(&attributes.inode) else { return };
+        let same = |new: &New| attributes.size == 0 && attributes.modified == new.created.modified;
+        if !file.new.as_ref().is_some_and(same) {
+            file.new = None;
+        }
+    }
+
+    /// Something else than a write happens to `inode`: the group is asked again.
+    pub fn changed(&self, inode: Inode) {
+        if let Some(file) = self.lock().files.get_mut(&inode) {
+            file.new = None;
+        }
+    }
+
     /// What is at `offset` of a file that was created here a moment ago; nothing if the group has to be asked.
     pub fn read(&self, inode: Inode, offset: u64, count: u32) -> Option<Vec<u8>> {
         let state = self.lock();
@@ -398,6 +415,7 @@ impl WriteBuffer {
     pub fn opened(&self, inode: Inode, handle: u64) {
         if let Some(file) = self.lock().files.get_mut(&inode) {
             file.closed = false;
+            file.new = None;
             if let Some(failure) = file.failure.as_mut().filter(|f| !f.told.is_empty()) {
                 failure.told.insert(handle);
             }
@@ -441,6 +459,8 @@ impl WriteBuffer {
         let mut effects = Vec::new();
         self.lock().completed(inode, range, result, &mut effects);
         self.perform(effects);
+        // What has waited for room may be gathered now.
+        self.attend();
     }
 
     /// Has a thread look for what becomes too old, as long as anything is gathered.

@@ -19,6 +19,7 @@ use super::write_figures;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::path::PathBuf;
+use workloads::stamp::Stamp;
 use workloads::stop::Stop;
 
 #[derive(Args)]
@@ -49,6 +50,8 @@ pub struct Arguments {
 /// Whether every target did all of its work; figures that miss their goals are for the reader. Who stops it has the figures of what
 /// was done until then.
 pub fn run(arguments: &Arguments) -> Result<bool> {
+    // Of what was built: hours from now the repository may be another.
+    let stamp = Stamp::here();
     let no_guests = network::forbidden();
     if no_guests.is_none() {
         // Before there is any other thread: it would stay in the old network.
@@ -73,7 +76,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             }
         }
     }
-    let figures = Figures::new(arguments.rounds, arguments.large_rounds, &measured, &places);
+    let figures =
+        Figures::new(stamp, (arguments.rounds, arguments.large_rounds), &measured, &places);
     drop(places);
     figures.print();
     write_figures(arguments.json.as_deref(), &figures)?;

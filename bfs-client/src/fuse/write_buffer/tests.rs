@@ -1,7 +1,7 @@
 use super::*;
 use crate::backend::Local;
 use crate::fuse::fixture::attributes;
-use bfs_fs::op::{CreateMode, ROOT};
+use bfs_fs::op::{CreateMode, ROOT, Timestamp};
 
 /// A group that answers when it is told to.
 #[derive(Default)]
@@ -194,6 +194,49 @@ fn only_what_is_new_and_changed_here_alone_is_known() {
     assert_eq!(b.buffer.read(Inode(12), 0, 10), None, "too long ago");
     b.buffer.created(Attributes { size: 1, ..attributes(13) }, TTL);
     assert_eq!(b.buffer.read(Inode(13), 0, 10), None, "another's");
+}
+
+#[test]
+fn what_the_kernel_learns_of_another_client_is_not_hidden_from_it() {
+    let b = Bench::new();
+    let new = |inode: u64| b.buffer.created(attributes(inode), TTL);
+    let is_known = |inode: u64| b.buffer.read(Inode(inode), 0, 10).is_some();
+    new(11);
+    b.buffer.found(&attributes(11));
+    assert!(is_known(11), "listed as it was created");
+    b.buffer.found(&Attributes { size: 3, ..attributes(11) });
+    assert!(!is_known(11), "written to, and seen in a listing or under another name");
+    let later = Timestamp { seconds: 1, ..Timestamp::default() };
+    new(12);
+    b.buffer.found(&Attributes { modified: later, ..attributes(12) });
+    assert!(!is_known(12), "written to and truncated");
+    new(13);
+    b.buffer.opened(Inode(13), 2);
+    assert!(!is_known(13), "opened anew");
+    new(14);
+    b.buffer.changed(Inode(14));
+    assert!(!is_known(14), "it has lost its name");
+}
+
+#[test]
+fn what_has_waited_for_room_becomes_too_old_as_well() {
+    let b = Bench::new();
+    b.write(FILE, 0, b"old");
+    b.settle(FILE);
+    let waits = b.write(FILE, 0, b"new");
+    b.settle(FILE);
+    let last = b.write(FILE, 100, b"last");
+    assert_eq!((told(&waits), told(&last)), (None, None));
+    // Nothing was gathered when somebody last looked.
+    b.buffer.lock().attended = false;
+    b.group.answer(0, None);
+    b.group.answer(0, None);
+    assert_eq!(told(&last), Some(Ok(())));
+    let start = Instant::now();
+    while b.group.sent().is_empty() {
+        assert!(start.elapsed() < 20 * AGE, "nobody sends it");
+        thread::sleep(AGE / 20);
+    }
 }
 
 #[test]

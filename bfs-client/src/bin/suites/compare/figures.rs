@@ -119,10 +119,16 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn new(rounds: u32, large_rounds: u32, measured: &[Measured], places: &Places) -> Self {
+    /// Of so many rounds of what takes less, and of what takes minutes.
+    pub fn new(
+        stamp: Stamp,
+        (rounds, large_rounds): (u32, u32),
+        measured: &[Measured],
+        places: &Places,
+    ) -> Self {
         Self {
             suite: "compare",
-            stamp: Stamp::here(),
+            stamp,
             rounds,
             large_rounds,
             rows: rows(measured),

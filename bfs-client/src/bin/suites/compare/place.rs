@@ -1,7 +1,7 @@
 //! Where work is done: a folder of this machine, a mount of a group, or a guest that has a service mounted over NFSv3.
 
 use super::calls::{self, Calls};
-use super::works::{LARGE_FILE, Work};
+use super::works::{GIT, LARGE_FILE, Work};
 use crate::nfs::daemon::tail;
 use crate::nfs::folder::Folder;
 use crate::nfs::guest::{Ended, Guest, Kit, Who};
@@ -45,8 +45,10 @@ pub enum Kind {
 }
 
 /// Work that a target cannot do, and why.
-const NOT_APPLICABLE: [(&str, &str, &str); 1] =
-    [("ganesha-mem", LARGE_FILE, "it keeps at most 2 MiB of a file")];
+const NOT_APPLICABLE: [(&str, &str, &str); 2] = [
+    ("ganesha-mem", LARGE_FILE, "it keeps at most 2 MiB of a file"),
+    ("ganesha-mem", GIT, "it answers an I/O error where git replaces its config"),
+];
 
 /// How long one piece of work may take.
 const LIMIT: Duration = Duration::from_secs(3600);

@@ -27,6 +27,7 @@ pub const ANDREW: &str = "Andrew-style, 1 copy";
 pub const ANDREW_WHOLE: &str = "Andrew-style, 1 copy, guests compile too";
 pub const ANDREW_LARGE: &str = "Andrew-style, many copies";
 pub const LARGE_FILE: &str = "large file";
+pub const GIT: &str = "git";
 
 impl Work {
     pub fn all(Sizes { copies, mib }: Sizes) -> Vec<Self> {
@@ -44,7 +45,7 @@ impl Work {
             work("small files (PostMark)", "postmark".into()),
             work("names and attributes", "metadata".into()),
             work(LARGE_FILE, format!("large --drop-caches --mib {mib}")),
-            Self { clones: true, ..work("git", "git".into()) },
+            Self { clones: true, ..work(GIT, "git".into()) },
             work("SQLite", "sqlite".into()),
             Self {
                 large: true,
