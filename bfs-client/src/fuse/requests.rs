@@ -88,7 +88,7 @@ impl Filesystem for Front {
         reply: ReplyAttr,
     ) {
         if let (Some(_), Some(writes)) = (handle, &self.writes)
-            && let Some(a) = writes.size(Inode(inode.0))
+            && let Some(a) = writes.attributes(Inode(inode.0))
         {
             // Only with a handle: then the kernel itself asks, how far read(2) or lseek(2) may go. [fuse_update_attributes]
             return reply.attr(&Duration::ZERO, &file_attr(&a));

@@ -280,7 +280,7 @@ impl WriteBuffer {
         Arc::new(Self { backend, state: Mutex::default() })
     }
 
-    /// Writes `data`, at most [`MAX_IO`] bytes, through `handle`, which `caller` opened. `done` runs once there is room for it
+    /// Writes `data`, at most [`GATHERED_MAX`] bytes, through `handle`, which `caller` opened. `done` runs once there is room for it
     /// here.
     ///
     /// Errors: that of an earlier write of the file, of which `handle` was not told yet; `data` then goes nowhere.
@@ -373,7 +373,7 @@ impl WriteBuffer {
 
     /// The attributes with which a file was created here a moment ago, with the size it has by now; nothing if the group has to
     /// be asked. Its times and its blocks only the group knows.
-    pub fn size(&self, inode: Inode) -> Option<Attributes> {
+    pub fn attributes(&self, inode: Inode) -> Option<Attributes> {
         let (created, size) = self.lock().files.get(&inode)?.as_known()?;
         Some(Attributes { size, ..created })
     }

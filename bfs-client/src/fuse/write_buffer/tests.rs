@@ -167,14 +167,14 @@ fn a_new_file_is_read_without_the_group() {
     assert_eq!(b.buffer.read(FILE, 6, 5).unwrap(), b"ur\0\0t");
     assert_eq!(b.buffer.read(FILE, 13, 5), Some(Vec::new()));
     assert_eq!(b.buffer.read(FILE, u64::MAX, 5), Some(Vec::new()));
-    assert_eq!(b.buffer.size(FILE).unwrap().size, 13);
+    assert_eq!(b.buffer.attributes(FILE).unwrap().size, 13);
     // On its way it is known as well, and what is written meanwhile is newer.
     b.buffer.send_old(Duration::ZERO);
     b.write(FILE, 5, b"!");
     assert_eq!(b.buffer.read(FILE, 0, 4096).unwrap(), b"\0\0\0\0f!ur\0\0ten");
     // The group has a part of it, and may have more of somebody else's.
     b.group.answer(0, None);
-    assert_eq!((b.buffer.read(FILE, 0, 4096), b.buffer.size(FILE)), (None, None));
+    assert_eq!((b.buffer.read(FILE, 0, 4096), b.buffer.attributes(FILE)), (None, None));
 }
 
 #[test]
