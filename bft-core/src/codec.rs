@@ -15,7 +15,7 @@ use bytes::Bytes;
 pub const MAX_MESSAGE: usize = (1 << 20) + (64 << 10);
 
 /// How much room for a payload is cleared at once, before it is read into it. Units: bytes.
-const STEP: usize = 64 << 10;
+const STEP: usize = 8 << 10;
 
 /// Appends the canonical bytes of `message` to `out`.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {

@@ -29,13 +29,15 @@ const KEPT_BY_READER: usize = 8 << 10;
 pub struct Scratch {
     cipher: Box<[u8]>,
     plain: Box<[u8]>,
+    /// For whoever needs room for a long frame next: memory that the system has to find first costs more than the frame.
+    spare: Vec<u8>,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         // The beginning of a record may wait from the last turn.
         let size = HEADER + MAX_RECORD + READ_BUDGET;
-        Self { cipher: vec![0; size].into(), plain: vec![0; size].into() }
+        Self { cipher: vec![0; size].into(), plain: vec![0; size].into(), spare: Vec::new() }
     }
 }
 
@@ -82,7 +84,7 @@ impl Reader {
         scratch: &mut Scratch,
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<Drained, LinkError> {
-        if !self.deliver_kept(&mut take)? {
+        if !self.deliver_kept(scratch, &mut take)? {
             return Ok(Drained::Paused);
         }
         let held = self.record.len();
@@ -92,13 +94,14 @@ impl Reader {
         };
         let fresh = self.decrypt(scratch, held + count)?;
         let more = match fresh {
-            0 => self.deliver_kept(&mut take)?,
+            0 => self.deliver_kept(scratch, &mut take)?,
             _ => {
                 let (taken, more) = frame::deliver(&scratch.plain[..fresh], &mut take)?;
                 let kept = &scratch.plain[taken..fresh];
                 let room = frame::room(kept)?;
                 if room > KEPT_BY_READER {
                     // Once for a long frame and the record that ends it: growing bit by bit would copy it again and again.
+                    self.frames = std::mem::take(&mut scratch.spare);
                     self.frames.reserve_exact(room + MAX_RECORD);
                 }
                 self.frames.extend_from_slice(kept);
@@ -113,12 +116,19 @@ impl Reader {
     }
 
     /// Delivers from what was kept; says whether the taker would have more.
-    fn deliver_kept(&mut self, take: &mut impl FnMut(&[u8]) -> bool) -> Result<bool, LinkError> {
+    fn deliver_kept(
+        &mut self,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, LinkError> {
         let (taken, more) = frame::deliver(&self.frames[self.start..], take)?;
         self.start += taken;
         if self.start == self.frames.len() {
-            give_back(&mut self.frames, KEPT_BY_READER);
+            self.frames.clear();
             self.start = 0;
+            if self.frames.capacity() > KEPT_BY_READER {
+                scratch.spare = std::mem::take(&mut self.frames);
+            }
         }
         Ok(more)
     }

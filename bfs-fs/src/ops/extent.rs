@@ -6,6 +6,7 @@ use crate::object::{CHUNK, Chunk, Object, PAGE, PAGES, Page, data_id, split};
 use crate::op::{AllocateMode, FsError, FsReply, FsResult, Inode, MAX_IO, SeekTarget};
 use crate::permission::{READ, WRITE};
 use crate::state::{Reader, Writer};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -126,7 +127,7 @@ impl Writer<'_> {
         let (chunks, pages) = self.reader().growth(file, offset, stop);
         self.reader().expect_quota(owners, pages, 0)?;
         self.expect_room(cost::data(chunks, pages))?;
-        let zeros: Page = Arc::new([0; PAGE]);
+        let zeros: Page = Arc::new(Box::new([0; PAGE]));
         for (index, within) in split(offset, stop, CHUNK) {
             self.with_chunk(file, index, |chunk| {
                 if zero {
