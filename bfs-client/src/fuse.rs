@@ -1,8 +1,8 @@
 //! The FUSE front: one kernel request is one `FsOp`, and the answer goes back from whichever thread brings it.
 //!
 //! It translates and never decides. The mount library's thread hands the request to the [`Backend`] and takes the next
-//! one; under close-to-open, writes and what would notice them go through a [`WriteBuffer`]. What is not implemented below (poll, ioctl) answers ENOSYS by the
-//! library's default, after which the kernel stops asking and emulates or refuses it.
+//! one; under close-to-open, writes and what would notice them go through a write buffer. What is not implemented below
+//! (poll, ioctl) answers ENOSYS by the library's default, after which the kernel stops asking and emulates or refuses it.
 
 mod answer;
 mod bare;

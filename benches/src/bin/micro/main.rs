@@ -121,7 +121,7 @@ fn main() -> Result<()> {
         kinds.extend(measure_kinds(&bed, n, arguments.operations / 2)?);
         loads.extend(measure_loads(&bed, n)?);
     }
-    let faults = trouble::faults(arguments.rounds.min(3), &stop)?;
+    let faults = trouble::faults(arguments.rounds, &stop)?;
     print_faults(&faults);
     let size = arguments.state_mib << 20;
     let checkpoints = trouble::checkpoints(size, Duration::from_secs(10), &stop)?;

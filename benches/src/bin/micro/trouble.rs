@@ -14,8 +14,8 @@ use workloads::stop::Stop;
 /// How many operations are in flight meanwhile.
 const WIDTH: usize = 64;
 const PIECE: Duration = Duration::from_secs(2);
-/// How long a group may take to find out what is wrong and to settle.
-const SETTLING: Duration = Duration::from_secs(5);
+/// How long a group may take to find out what is wrong and to settle; a new one is faster than one that has run for a while.
+const SETTLING: Duration = Duration::from_secs(4);
 
 /// Throughput with a fault, as a part of that without. Each round measures both, one after the other.
 #[derive(Serialize)]
@@ -37,35 +37,36 @@ pub fn faults(rounds: usize, stop: &Stop) -> Result<Faults> {
     })
 }
 
-fn rate(bed: &Bed) -> Result<f64> {
+/// The throughput with what `begin` begins, as a part of that before.
+fn left(bed: &mut Bed, begin: impl FnOnce(&mut Bed) -> Result<()>) -> Result<f64> {
+    let before = settled(bed)?;
+    begin(bed)?;
+    Ok(settled(bed)? / before)
+}
+
+fn settled(bed: &Bed) -> Result<f64> {
+    bed.throughput(SETTLING, WIDTH, Null::SMALL)?;
     bed.throughput(PIECE, WIDTH, Null::SMALL)
 }
 
 fn crashed(stop: &Stop) -> Result<f64> {
-    let mut bed = Bed::new(4, stop)?;
-    let before = rate(&bed)?;
-    bed.group.kill(3)?;
-    Ok(rate(&bed)? / before)
+    left(&mut Bed::new(4, stop)?, |bed| Ok(bed.group.kill(3)?))
 }
 
 fn wrong_macs(stop: &Stop) -> Result<f64> {
     let mut bed = Bed::lab(4, stop)?;
-    let before = rate(&bed)?;
-    bed.group.intrude("bad-mac")?;
-    bed.throughput(SETTLING, WIDTH, Null::SMALL)?;
-    let during = rate(&bed)?;
+    let left = left(&mut bed, |bed| Ok(bed.group.intrude("bad-mac")?))?;
     if !bed.group.end_intrusion() {
         bail!("the client with the wrong MACs had ended");
     }
-    Ok(during / before)
+    Ok(left)
 }
 
 fn slow_primary(stop: &Stop) -> Result<f64> {
-    let bed = Bed::lab(4, stop)?;
-    let before = rate(&bed)?;
-    bed.group.attack(0, Some("B-07"), &[])?;
-    bed.throughput(SETTLING, WIDTH, Null::SMALL)?;
-    Ok(rate(&bed)? / before)
+    left(&mut Bed::lab(4, stop)?, |bed| {
+        bed.group.attack(0, Some("B-07"), &[])?;
+        Ok(())
+    })
 }
 
 /// Null operations, one at a time, while checkpoints are taken of a large state.
