@@ -164,6 +164,30 @@ async fn frames_of_every_size_arrive_intact() {
 }
 
 #[tokio::test]
+async fn long_frames_of_all_links_take_turns_in_one_buffer() {
+    let (mut scratch, mut places) = (Scratch::default(), Vec::new());
+    for _ in 0..2 {
+        let [(_, mut writer), (mut reader, _other)] = link().await;
+        writer.queue(|out| out.resize(out.len() + MAX_FRAME, 7)).unwrap();
+        let before = places.len();
+        let receiving = async {
+            while places.len() == before {
+                reader.stream.readable().await.unwrap();
+                let drained = reader.drain(&mut scratch, |frame| {
+                    places.push(frame.as_ptr());
+                    true
+                });
+                drained.unwrap();
+            }
+        };
+        tokio::join!(flush(&mut writer), receiving);
+        assert!(reader.capacity() <= 2 * KEPT_BY_READER, "{}", reader.capacity());
+    }
+    assert_eq!(places[0], places[1]);
+    assert!(scratch.spare.capacity() < 2 * MAX_FRAME, "{}", scratch.spare.capacity());
+}
+
+#[tokio::test]
 async fn what_is_queued_together_leaves_as_one_record() {
     let [(_, mut writer), (reader, _)] = link().await;
     for i in 0..100u8 {
