@@ -308,7 +308,7 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         if let Some(donor) = from {
-            self.heed_donor(donor, out);
+            self.heed_donor(donor, &certificate, out);
         }
         let n = certificate.first().map_or(SequenceNumber(0), |m| m.n);
         if !n.0.is_multiple_of(self.config.checkpoint_interval) || n <= self.log.low() {

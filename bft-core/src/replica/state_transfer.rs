@@ -12,7 +12,7 @@ use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::tree::parts::{Address, Assembly, state_digest};
 use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -40,6 +40,12 @@ pub(super) struct Transfer<O> {
     asked: BTreeMap<ReplicaId, Asked>,
     /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
     failures: BTreeMap<ReplicaId, u32>,
+    /// Who has not what is aimed at, as far as that is known.
+    without: BTreeSet<ReplicaId>,
+    /// The newest older state that one of them has instead.
+    offered: Option<Arc<[Checkpoint]>>,
+    /// Nobody had a state that is newer than what is aimed at, up to this one.
+    lost: SequenceNumber,
     pace: Pace,
     bytes: u64,
     since: Tick,
@@ -75,6 +81,76 @@ impl Pace {
     }
 }
 
+impl<O> Transfer<O> {
+    fn new(certificate: Arc<[Checkpoint]>, since: Tick) -> Self {
+        let mut transfer = Self {
+            n: SequenceNumber(0),
+            certificate: Arc::new([]),
+            digest: Digest::default(),
+            stale: false,
+            aimed: false,
+            assembly: Assembly::default(),
+            asked: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            without: BTreeSet::new(),
+            offered: None,
+            lost: SequenceNumber(0),
+            pace: Pace::default(),
+            bytes: 0,
+            since,
+        };
+        transfer.aim_at(certificate);
+        transfer
+    }
+
+    /// What to aim at instead, where somebody does not have what is aimed at: the `newest` state, as far as that is newer;
+    /// or, where none of `donors` has it, what they have.
+    ///
+    /// 2f+1 replicas have signed a state, and it may be nowhere all the same: those who came back from their disks have the
+    /// one before and all that followed, and the last one who had both crashed. Who waits for it waits for ever.
+    fn better(&mut self, newest: Arc<[Checkpoint]>, donors: usize) -> Option<Arc<[Checkpoint]>> {
+        if !self.stale {
+            // What donors keep for this transfer is not given up for every newer state: the difference comes afterwards.
+            return None;
+        }
+        if number(&newest) > self.n.max(self.lost) {
+            return Some(newest);
+        }
+        if self.without.len() < donors {
+            return None;
+        }
+        self.lost = self.lost.max(self.n);
+        self.offered.take().or_else(|| {
+            // They do not have that either. Whoever has the newest may be back.
+            self.lost = SequenceNumber(0);
+            (number(&newest) > self.n).then_some(newest)
+        })
+    }
+
+    fn aim_at(&mut self, certificate: Arc<[Checkpoint]>) {
+        self.n = number(&certificate);
+        self.digest = certificate.first().map_or_else(Digest::default, |m| m.digest);
+        self.certificate = certificate;
+        self.stale = false;
+        self.aimed = false;
+        self.asked.clear();
+        self.without.clear();
+        self.offered = None;
+    }
+
+    /// `donor` has not what is aimed at, or does not say.
+    fn give_up(&mut self, donor: ReplicaId) {
+        *self.failures.entry(donor).or_default() += 1;
+        self.without.insert(donor);
+        self.stale = true;
+    }
+}
+
+/// At which sequence number the state is that `certificate` proves.
+fn number(certificate: &[Checkpoint]) -> SequenceNumber {
+    certificate.first().map_or(SequenceNumber(0), |m| m.n)
+}
+
 impl<S: Service> Replica<S> {
     /// How far the transfer under way has come.
     pub(super) fn transfer_progress(&self) -> Option<TransferProgress> {
@@ -91,38 +167,17 @@ impl<S: Service> Replica<S> {
         self.transfer.is_some()
     }
 
-    /// Starts a transfer if this replica has been left behind, or aims a running one at a newer state.
+    /// Starts a transfer if this replica has been left behind, or aims a running one at a better state.
     pub(super) fn consider_transfer(&mut self, out: &mut Vec<Output>) {
-        let quorum = self.config.size.quorum();
-        let certificate = self.checkpoints.certified_beyond(self.executed, quorum);
-        let Some(certificate) = certificate else { return };
-        let Some((n, digest)) = certificate.first().map(|m| (m.n, m.digest)) else { return };
-        match &mut self.transfer {
-            // What donors keep for this transfer is not given up for every newer state: the difference comes afterwards.
-            Some(transfer) if transfer.n >= n || !transfer.stale => return,
-            Some(transfer) => {
-                transfer.stale = false;
-                transfer.aimed = false;
-                transfer.asked.clear();
-                (transfer.n, transfer.digest, transfer.certificate) = (n, digest, certificate);
-            }
-            None => {
-                // Digests must be fresh, so that what is the same here is recognised.
-                self.objects.digest();
-                self.transfer = Some(Transfer {
-                    n,
-                    certificate,
-                    digest,
-                    stale: false,
-                    aimed: false,
-                    assembly: Assembly::default(),
-                    asked: BTreeMap::new(),
-                    failures: BTreeMap::new(),
-                    pace: Pace::default(),
-                    bytes: 0,
-                    since: self.now.tick,
-                });
-            }
+        let (quorum, donors) = (self.config.size.quorum(), self.config.size.n() - 1);
+        let Some(newest) = self.checkpoints.certified_beyond(self.executed, quorum) else { return };
+        if let Some(transfer) = &mut self.transfer {
+            let Some(better) = transfer.better(newest, donors) else { return };
+            transfer.aim_at(better);
+        } else {
+            // Digests must be fresh, so that what is the same here is recognised.
+            self.objects.digest();
+            self.transfer = Some(Transfer::new(newest, self.now.tick));
         }
         self.ask_donors(out);
     }
@@ -136,12 +191,11 @@ impl<S: Service> Replica<S> {
             }
             let now = self.now.tick;
             let slow = |at: Tick| now.since(at) >= DONOR_PATIENCE;
-            let given_up = transfer.asked.iter().filter(|(_, asked)| slow(asked.at));
-            for (donor, _) in given_up.filter(|_| !planted(Planted::DeadDonor)) {
-                *transfer.failures.entry(*donor).or_default() += 1;
-                transfer.stale = true;
-            }
-            transfer.asked.retain(|_, asked| !slow(asked.at));
+            let late = transfer.asked.iter().filter(|(_, asked)| slow(asked.at));
+            let late: Vec<_> = late.map(|(donor, _)| *donor).collect();
+            late.iter().for_each(|donor| drop(transfer.asked.remove(donor)));
+            let given_up = late.into_iter().filter(|_| !planted(Planted::DeadDonor));
+            given_up.for_each(|donor| transfer.give_up(donor));
             self.consider_transfer(out);
             self.ask_donors(out);
         } else if self.stuck_at == self.executed {
@@ -225,14 +279,23 @@ impl<S: Service> Replica<S> {
     ///
     /// It is not asked again before its patience has ended: while every other donor is silent, FETCH and answer would chase
     /// each other as fast as the network carries them, and every frame that is duplicated on the way would double them.
-    pub(super) fn heed_donor(&mut self, donor: ReplicaId, out: &mut Vec<Output>) {
+    pub(super) fn heed_donor(
+        &mut self,
+        donor: ReplicaId,
+        newest: &Arc<[Checkpoint]>,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(transfer) = &mut self.transfer
             && let Some(asked) = transfer.asked.get_mut(&donor)
             && !asked.declined
         {
             asked.declined = true;
-            transfer.stale = true;
-            *transfer.failures.entry(donor).or_default() += 1;
+            transfer.give_up(donor);
+            let usable = self.executed.next()..transfer.n;
+            let best = transfer.offered.as_deref().map(number);
+            if usable.contains(&number(newest)) && best < Some(number(newest)) {
+                transfer.offered = Some(newest.clone());
+            }
             self.ask_donors(out);
         }
     }
@@ -275,6 +338,7 @@ impl<S: Service> Replica<S> {
             }
         }
         transfer.asked.remove(&from);
+        transfer.without.remove(&from);
         if transfer.aimed && transfer.assembly.is_whole() {
             self.install(out);
         } else {
