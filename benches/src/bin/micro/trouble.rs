@@ -25,7 +25,7 @@ pub struct Faults {
     pub slow_primary: Spread,
 }
 
-/// f of four replicas crash, a client's MACs are good for half of the replicas, the primary delays to just under the timeout.
+/// f of four replicas crash, a client's MACs are good for the primary alone, the primary delays to just under the timeout.
 pub fn faults(rounds: usize, stop: &Stop) -> Result<Faults> {
     let rounds = |one: fn(&Stop) -> Result<f64>| -> Result<Spread> {
         Ok(Spread::of((0..rounds).map(|_| one(stop)).collect::<Result<Vec<_>>>()?))
