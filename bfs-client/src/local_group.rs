@@ -21,12 +21,13 @@ use crate::mount_table::{self, Detach};
 use nix::sys::signal::{Signal, kill};
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 use workloads::stop::Stop;
 
 /// How long the commands that make keys and files may take.
@@ -37,8 +38,6 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 /// How long an unmount may take to write what is not yet written.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(30);
-/// How often a group is made anew because somebody else took one of its ports.
-const PORT_ATTEMPTS: u32 = 3;
 
 /// The two programs of the project.
 #[derive(Clone, Debug)]
@@ -119,8 +118,8 @@ pub struct LocalGroup {
 struct Replica {
     dir: PathBuf,
     port: u16,
-    /// Holds the port until just before the process takes it.
-    reserved: Option<TcpListener>,
+    /// Is bound to the port and never listens: so the replica can, again and again, and the system gives it to nobody else.
+    _reserved: TcpSocket,
     process: Option<Child>,
 }
 
@@ -158,19 +157,13 @@ impl LocalGroup {
         Ok(group)
     }
 
-    /// Makes a group and starts every replica of it. If somebody takes one of its ports meanwhile, makes another.
+    /// Makes a group and starts every replica of it.
     ///
     /// Errors: as [`Self::prepare`] and [`Self::start_replica`].
     pub fn start(plan: &Plan) -> Outcome<Self> {
-        let mut attempt = 1;
-        loop {
-            let mut group = Self::prepare(plan)?;
-            match group.start_all() {
-                Ok(()) => return Ok(group),
-                Err(_) if attempt < PORT_ATTEMPTS && group.lost_a_port() => attempt += 1,
-                Err(failure) => return Err(failure),
-            }
-        }
+        let mut group = Self::prepare(plan)?;
+        group.start_all()?;
+        Ok(group)
     }
 
     /// Starts every replica, and returns when all of them listen.
@@ -377,16 +370,15 @@ impl LocalGroup {
 
 /// How it is made.
 impl LocalGroup {
-    /// Makes the keys of replica `id`, which will listen on a port that is free now.
+    /// Makes the keys of replica `id`, which will listen on a port of its own.
     fn replica(&self, id: usize) -> Outcome<Replica> {
-        let no_port = |error| Failure::new("cannot get a free port on 127.0.0.1", error);
-        let reserved = TcpListener::bind(("127.0.0.1", 0)).map_err(no_port)?;
-        let port = reserved.local_addr().map_err(no_port)?.port();
+        let (reserved, port) = reserve_port()
+            .map_err(|error| Failure::new("cannot get a free port on 127.0.0.1", error))?;
         let dir = self.dir.join(format!("r{id}"));
         let mut init = self.program(&self.plan.programs.replica);
         init.arg("init").arg(&dir).arg("--listen").arg(format!("127.0.0.1:{port}"));
         self.run(init, COMMAND_LIMIT)?;
-        Ok(Replica { dir, port, reserved: Some(reserved), process: None })
+        Ok(Replica { dir, port, _reserved: reserved, process: None })
     }
 
     fn write_group_file(&mut self) -> Outcome {
@@ -419,9 +411,7 @@ impl LocalGroup {
         let mut command = self.program(&self.plan.programs.replica);
         command.arg("run").arg(&self.replicas[id].dir).arg("--group").arg(self.group_file());
         command.stdout(log.try_clone().map_err(cannot)?).stderr(log);
-        let replica = &mut self.replicas[id];
-        replica.reserved = None;
-        replica.process = Some(command.spawn().map_err(cannot)?);
+        self.replicas[id].process = Some(command.spawn().map_err(cannot)?);
         Ok(())
     }
 
@@ -453,14 +443,14 @@ impl LocalGroup {
             thread::sleep(POLL);
         }
     }
+}
 
-    /// Whether a replica ended because of its port. Its log says so in the system's words.
-    fn lost_a_port(&mut self) -> bool {
-        let in_use = io::Error::from_raw_os_error(nix::errno::Errno::EADDRINUSE as i32).to_string();
-        let words = in_use.split(" (").next().unwrap_or(&in_use).to_owned();
-        (0..self.replicas.len())
-            .any(|id| !self.is_running(id) && self.log_tail(id).contains(&words))
-    }
+fn reserve_port() -> io::Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 /// How it drives the programs.

@@ -1,6 +1,7 @@
 //! The group's own logic, with stand-ins for the two programs: what is left behind, and what errors say.
 
 use super::*;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,11 +36,6 @@ if [ -e "$home/die" ]; then
     for n in 1 2 3 4 5 6 7 8 9 10; do echo "line $n" >&2; done
     exit 7
 fi
-if [ -e "$home/clash" ]; then
-    rm "$home/clash"
-    echo "bfs-replica: cannot listen on $(cat "$2/listen"): Address already in use (os error 98)" >&2
-    exit 1
-fi
 STAND_IN_LISTEN=$(cat "$2/listen") exec "THIS" --exact local_group::tests::stand_in --nocapture
 "#;
 
@@ -48,7 +44,6 @@ STAND_IN_LISTEN=$(cat "$2/listen") exec "THIS" --exact local_group::tests::stand
 fn stand_in() {
     let Some(address) = std::env::var_os("STAND_IN_LISTEN") else { return };
     let stop = Stop::on_signals().unwrap();
-    // Somebody may have taken the port meanwhile; as a replica does, it says so, and the group takes another.
     let _listener = TcpListener::bind(address.to_str().unwrap()).unwrap_or_else(|error| {
         eprintln!("bfs-replica: cannot listen on {}: {error}", address.display());
         std::process::exit(1)
@@ -181,12 +176,14 @@ fn a_replica_that_does_not_start_shows_the_end_of_its_log() {
 }
 
 #[test]
-fn a_port_that_is_lost_meanwhile_is_replaced() {
+fn a_replica_that_is_down_keeps_its_port() {
     let home = Home::new();
-    home.set("clash");
     let mut group = home.group();
-    assert!((0..4).all(|id| group.is_running(id)));
-    assert_eq!(home.groups(), 1, "the first one is gone");
+    group.stop(2).unwrap();
+    let taken = SocketAddr::from((Ipv4Addr::LOCALHOST, group.port(2)));
+    let stranger = TcpSocket::new_v4().unwrap().bind(taken).unwrap_err();
+    assert_eq!(stranger.kind(), io::ErrorKind::AddrInUse);
+    group.start_replica(2).unwrap();
 }
 
 #[test]
