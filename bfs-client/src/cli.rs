@@ -104,6 +104,10 @@ pub fn main() -> ExitCode {
     let default =
         if matches!(cli.command, Command::Mount(_) | Command::Nfs(_)) { "info" } else { "warn" };
     start_log(cli.log.as_deref(), default);
+    if !matches!(cli.command, Command::Mount(_) | Command::Nfs(_) | Command::Demo(_)) {
+        // Nobody reads on, as below `| head`: the end of a command that prints, but not of files in use.
+        sigpipe::reset();
+    }
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {

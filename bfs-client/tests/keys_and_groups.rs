@@ -4,9 +4,11 @@ mod common;
 
 use common::{Place, errors, text};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 struct Folder(PathBuf);
@@ -21,10 +23,15 @@ impl Folder {
         Self(path)
     }
 
-    fn bfs(&self, line: &str) -> Output {
+    fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bfs"));
         command.args(line.split_whitespace()).current_dir(&self.0);
-        command.env("BFS_RUNTIME_DIR", self.0.join("run")).output().unwrap()
+        command.env("BFS_RUNTIME_DIR", self.0.join("run"));
+        command
+    }
+
+    fn bfs(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
     }
 
     fn done(&self, line: &str) -> String {
@@ -108,6 +115,20 @@ fn a_group_is_described_and_shown() {
         1,
         &["describes another group", "- memory = \"512MiB\"", "+ memory = \"1GiB\""],
     );
+}
+
+#[test]
+fn a_command_that_nobody_reads_ends_quietly() {
+    let folder = Folder::new();
+    let members = folder.members(4);
+    folder.done(&format!("group create --output g.toml {members}"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child =
+        folder.command("group show g.toml").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().signal(), said.as_str()), (Some(libc::SIGPIPE), ""));
 }
 
 #[test]
