@@ -120,7 +120,6 @@ struct Driver {
     quorum: usize,
     failed: bool,
     said_ended: bool,
-    buffer: Vec<u8>,
     /// How many replies of each replica had been outvoted when it last connected.
     outvoted_before: Vec<u64>,
 }
@@ -164,11 +163,8 @@ impl Driver {
                 links.send_with(Peer::Replica(to), |frame| codec::encode(&message, frame));
             }
             ClientOutput::Broadcast(message) => {
-                self.buffer.clear();
-                codec::encode(&message, &mut self.buffer);
-                for i in 0..self.connected.len() as u32 {
-                    links.send(Peer::Replica(ReplicaId(i)), &self.buffer);
-                }
+                let all = (0..self.connected.len() as u32).map(|i| Peer::Replica(ReplicaId(i)));
+                links.broadcast(all, |frame| codec::encode(&message, frame));
             }
             ClientOutput::SetTimer(at) => {
                 self.deadline = Some(self.started + Duration::from_micros(at.0));
@@ -435,7 +431,6 @@ impl Session {
             quorum: size.quorum(),
             failed: false,
             said_ended: false,
-            buffer: Vec::new(),
             outvoted_before: vec![0; size.n()],
         };
         let config =

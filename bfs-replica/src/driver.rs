@@ -23,7 +23,6 @@ pub struct Driver<W> {
     started: Instant,
     timers: BTreeMap<Timer, Tick>,
     outputs: Vec<Output>,
-    buffer: Vec<u8>,
     /// Whether requests were taken of which nothing has followed yet.
     holding: bool,
     rejections: BTreeMap<(Peer, Rejection), u64>,
@@ -46,7 +45,6 @@ impl<W: Wire> Driver<W> {
             started: Instant::now(),
             timers,
             outputs: Vec::new(),
-            buffer: Vec::new(),
             holding: false,
             rejections: BTreeMap::new(),
             alarms,
@@ -138,11 +136,8 @@ impl<W: Wire> Driver<W> {
                 links.send_with(Peer::Client(c), |frame| codec::encode(message, frame));
             }
             Destination::Replicas => {
-                self.buffer.clear();
-                codec::encode(message, &mut self.buffer);
-                for i in self.replica.others() {
-                    links.send(Peer::Replica(i), &self.buffer);
-                }
+                let others = self.replica.others().map(Peer::Replica);
+                links.broadcast(others, |frame| codec::encode(message, frame));
             }
         }
     }

@@ -20,9 +20,16 @@ pub fn append(stream: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) -> usize 
     stream.extend_from_slice(&[0; LENGTH]);
     encode(stream);
     let length = stream.len().checked_sub(start).expect("an encoder only appends");
-    assert!(length <= MAX_FRAME, "a message of {length} bytes would be refused");
-    stream[start - LENGTH..start].copy_from_slice(&(length as u32).to_le_bytes());
+    stream[start - LENGTH..start].copy_from_slice(&header(length));
     length
+}
+
+/// What precedes a message of `length` bytes.
+///
+/// Panics: where that is more than [`MAX_FRAME`], which is our own bug.
+pub(crate) fn header(length: usize) -> [u8; LENGTH] {
+    assert!(length <= MAX_FRAME, "a message of {length} bytes would be refused");
+    (length as u32).to_le_bytes()
 }
 
 /// The first frame of `stream`, if it is whole.

@@ -9,7 +9,9 @@
 use crate::error::LinkError;
 use crate::frame;
 use crate::noise::{Channel, TAG};
+use bytes::{Buf, Bytes};
 use snow::StatelessTransportState;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use tokio::io::Interest;
@@ -220,7 +222,10 @@ pub struct Writer {
     stream: Arc<TcpStream>,
     transport: Arc<StatelessTransportState>,
     nonce: u64,
-    /// `plain[start..]`: frames that are not encrypted yet.
+    /// Long frames that are not encrypted yet, and what was said before each; `shared_bytes` in all.
+    shared: VecDeque<Bytes>,
+    shared_bytes: usize,
+    /// `plain[start..]`: frames that are not encrypted yet, to be said after those.
     plain: Vec<u8>,
     start: usize,
     /// `cipher[written..]`: records that are not written yet.
@@ -232,12 +237,16 @@ pub struct Writer {
 impl Writer {
     /// How many bytes wait.
     pub fn waiting(&self) -> usize {
-        self.plain.len() - self.start + self.cipher.len() - self.written
+        self.not_encrypted() + self.cipher.len() - self.written
     }
 
-    /// How many bytes this holds room for.
+    fn not_encrypted(&self) -> usize {
+        self.shared_bytes + self.plain.len() - self.start
+    }
+
+    /// How many bytes this holds room for, frames included that it shares with others.
     pub fn capacity(&self) -> usize {
-        self.plain.capacity() + self.cipher.capacity()
+        self.shared_bytes + self.plain.capacity() + self.cipher.capacity()
     }
 
     /// Adds a frame that `encode` writes; returns how long it is, or nothing where the other end has fallen too far
@@ -249,6 +258,22 @@ impl Writer {
         Some(frame::append(&mut self.plain, encode))
     }
 
+    /// Adds the frame of `message`, which is not copied. Otherwise like [`Writer::queue`].
+    pub fn queue_shared(&mut self, message: &Bytes) -> Option<usize> {
+        if self.waiting() > self.limits.waiting {
+            return None;
+        }
+        self.plain.extend_from_slice(&frame::header(message.len()));
+        let mut before = Bytes::from(std::mem::take(&mut self.plain));
+        before.advance(std::mem::take(&mut self.start));
+        // No record is empty.
+        for piece in [before, message.clone()].into_iter().filter(|piece| !piece.is_empty()) {
+            self.shared_bytes += piece.len();
+            self.shared.push_back(piece);
+        }
+        Some(message.len())
+    }
+
     /// Encrypts what was queued and writes until all is out or the socket is full. One write system call where less than
     /// 256 KiB waits and the socket has room.
     ///
@@ -258,12 +283,14 @@ impl Writer {
             if self.written == self.cipher.len() {
                 self.written = 0;
                 give_back(&mut self.cipher, self.limits.kept);
-                if self.start == self.plain.len() {
+                if self.not_encrypted() == 0 {
                     self.start = 0;
                     give_back(&mut self.plain, self.limits.kept);
                     return Ok(Flushed::All);
                 }
-                self.encrypt()?;
+                while self.cipher.len() < WRITE_CHUNK && self.not_encrypted() > 0 {
+                    self.encrypt()?;
+                }
             }
             match self.stream.try_write(&self.cipher[self.written..]) {
                 Ok(0) => return Err(LinkError::Closed),
@@ -277,18 +304,25 @@ impl Writer {
         }
     }
 
+    /// Adds one record.
     fn encrypt(&mut self) -> Result<(), LinkError> {
-        let waiting = &self.plain[self.start..];
-        let chunk = &waiting[..waiting.len().min(WRITE_CHUNK)];
-        for plain in chunk.chunks(MAX_PLAIN) {
-            let length = plain.len() + TAG;
-            self.cipher.extend_from_slice(&(length as u16).to_le_bytes());
-            let start = self.cipher.len();
-            self.cipher.resize(start + length, 0);
-            self.transport.write_message(self.nonce, plain, &mut self.cipher[start..])?;
-            self.nonce += 1;
+        let waiting = self.shared.front().map_or(&self.plain[self.start..], |piece| &piece[..]);
+        let plain = &waiting[..waiting.len().min(MAX_PLAIN)];
+        let (said, length) = (plain.len(), plain.len() + TAG);
+        self.cipher.extend_from_slice(&(length as u16).to_le_bytes());
+        let start = self.cipher.len();
+        self.cipher.resize(start + length, 0);
+        self.transport.write_message(self.nonce, plain, &mut self.cipher[start..])?;
+        self.nonce += 1;
+        let Some(piece) = self.shared.front_mut() else {
+            self.start += said;
+            return Ok(());
+        };
+        piece.advance(said);
+        self.shared_bytes -= said;
+        if piece.is_empty() {
+            self.shared.pop_front();
         }
-        self.start += chunk.len();
         Ok(())
     }
 
@@ -313,9 +347,18 @@ pub fn split(stream: TcpStream, channel: Channel, limits: WriterLimits) -> (Read
         frames: Vec::new(),
         start: 0,
     };
-    let (plain, cipher) = (Vec::new(), Vec::new());
-    let writer =
-        Writer { stream, transport, nonce: sent, plain, start: 0, cipher, written: 0, limits };
+    let writer = Writer {
+        stream,
+        transport,
+        nonce: sent,
+        shared: VecDeque::new(),
+        shared_bytes: 0,
+        plain: Vec::new(),
+        start: 0,
+        cipher: Vec::new(),
+        written: 0,
+        limits,
+    };
     (reader, writer)
 }
 

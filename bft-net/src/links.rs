@@ -4,10 +4,14 @@ use crate::error::LinkError;
 use crate::link::{Flushed, Writer, WriterLimits};
 use crate::roster::Roster;
 use bft_core::types::{ClientId, Peer};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// From this length on all receivers of a frame share one copy. Units: bytes.
+const SHARED_FROM: usize = 64 << 10;
 
 /// What other machines may cost this one.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,8 @@ pub struct Links {
     dirty: Vec<Peer>,
     paused: BTreeSet<Peer>,
     deferred: Vec<Deferred>,
+    /// For what goes to several peers.
+    buffer: Vec<u8>,
     generations: u64,
     clients_waiting: usize,
     faults: BTreeMap<&'static str, u64>,
@@ -123,11 +129,33 @@ impl Links {
         self.send_with(to, |out| out.extend_from_slice(frame));
     }
 
+    /// Sends the frame that `encode` appends to an empty buffer to each of `all`. Otherwise like [`Links::send_with`].
+    pub fn broadcast(
+        &mut self,
+        all: impl Iterator<Item = Peer>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut frame = std::mem::take(&mut self.buffer);
+        frame.clear();
+        encode(&mut frame);
+        let shared = (frame.len() >= SHARED_FROM).then(|| Bytes::copy_from_slice(&frame));
+        for to in all {
+            let queued = self.queue(to, |writer| match &shared {
+                Some(frame) => writer.queue_shared(frame),
+                None => writer.queue(|out| out.extend_from_slice(&frame)),
+            });
+            if queued {
+                self.mark(to);
+            }
+        }
+        self.buffer = frame;
+    }
+
     /// Sends the frame that `encode` appends to the buffer. Otherwise like [`Links::send`].
     ///
     /// Panics: where the frame is longer than [`crate::frame::MAX_FRAME`].
     pub fn send_with(&mut self, to: Peer, encode: impl FnOnce(&mut Vec<u8>)) {
-        if self.queue(to, encode) {
+        if self.queue(to, |writer| writer.queue(encode)) {
             self.mark(to);
         }
     }
@@ -137,15 +165,15 @@ impl Links {
         self.deferred.push(Box::new(act));
     }
 
-    /// Adds a frame for `to`; says whether there is a link that takes it.
-    fn queue(&mut self, to: Peer, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+    /// Has `add` add a frame for `to` and say how long it is; says whether there is a link that takes it.
+    fn queue(&mut self, to: Peer, add: impl FnOnce(&mut Writer) -> Option<usize>) -> bool {
         let Some(Slot { counters, link: Some(link) }) = self.peers.get_mut(&to) else {
             return false;
         };
         let before = link.writer.waiting();
         let is_client = matches!(to, Peer::Client(_));
         let crowded = is_client && before > 0 && self.clients_waiting > self.limits.clients;
-        let queued = if crowded { None } else { link.writer.queue(encode) };
+        let queued = if crowded { None } else { add(&mut link.writer) };
         let Some(length) = queued else {
             counters.dropped += 1;
             return false;

@@ -129,16 +129,20 @@ async fn frames_of_every_size_arrive_intact() {
     let sizes = [0, 1, MAX_PLAIN - 5, MAX_PLAIN - 4, MAX_PLAIN, 1 << 20, MAX_FRAME, 7];
     let sending = async {
         for size in sizes {
+            // One of its own between two that are shared, and all three before any is written.
+            let shared = pattern(size).collect::<Bytes>();
+            assert_eq!(writer.queue_shared(&shared), Some(size));
             assert_eq!(writer.queue(|out| out.extend(pattern(size))), Some(size));
+            assert_eq!(writer.queue_shared(&shared), Some(size));
             flush(&mut writer).await;
         }
     };
     let receiving = async {
         let (mut scratch, mut got) = (Scratch::default(), 0);
-        while got < sizes.len() {
+        while got < 3 * sizes.len() {
             reader.stream.readable().await.unwrap();
             let drained = reader.drain(&mut scratch, |frame| {
-                assert!(frame.iter().copied().eq(pattern(sizes[got])), "frame {got}");
+                assert!(frame.iter().copied().eq(pattern(sizes[got / 3])), "frame {got}");
                 got += 1;
                 true
             });
@@ -334,10 +338,14 @@ async fn an_oversized_frame_fails_by_its_length_alone() {
 #[tokio::test]
 async fn a_writer_holds_no_more_than_its_limit_and_a_frame() {
     let [(_, mut writer), (mut reader, _other)] = link().await;
-    let message = vec![9; 100_000];
+    let message = Bytes::from(vec![9; 100_000]);
     let (mut queued, mut dropped) = (0, 0);
-    for _ in 0..1000 {
-        match writer.queue(|out| out.extend_from_slice(&message)) {
+    for i in 0..1000 {
+        let length = match i % 2 {
+            0 => writer.queue(|out| out.extend_from_slice(&message)),
+            _ => writer.queue_shared(&message),
+        };
+        match length {
             Some(_) => queued += 1,
             None => dropped += 1,
         }
