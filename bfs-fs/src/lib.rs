@@ -284,8 +284,8 @@ impl Service for FileSystem {
     }
 
     /// The result of the canonical [`FsRequest`] `op`; `Invalid` for any other bytes.
-    fn execute(&self, ctx: &Context, objects: &mut State, op: &[u8]) -> Bytes {
-        let result = match op::decode_request(op) {
+    fn execute(&self, ctx: &Context, objects: &mut State, op: &Bytes) -> Bytes {
+        let result = match op::decode_shared(op) {
             Some(request) => self.apply(ctx, objects, &request),
             None => Err(FsError::Invalid),
         };

@@ -8,7 +8,7 @@ mod export;
 mod watched;
 
 pub(crate) use encoding::encode_data;
-pub use encoding::{decode_request, decode_result, encode_request, encode_result};
+pub use encoding::{decode_request, decode_result, decode_shared, encode_request, encode_result};
 pub use error::FsError;
 pub use export::*;
 pub use watched::*;

@@ -113,7 +113,7 @@ fn whatever_decodes_is_canonical() {
     let mut state = State::default();
     service.genesis(&mut state);
     let ctx = Context { client: ClientId(0), time: Time(1), n: SequenceNumber(2) };
-    let execute = |op: &Vec<u8>| service.execute(&ctx, &mut state, op).to_vec();
+    let execute = |op: &Vec<u8>| service.execute(&ctx, &mut state, &op.clone().into()).to_vec();
     let results: Vec<_> = requests.iter().map(execute).collect();
     let succeed = results.iter().map(|result| decode_result(result).is_some_and(|r| r.is_ok()));
     assert_eq!(succeed.filter(|succeeds| *succeeds).count(), requests.len() - 1);

@@ -21,7 +21,7 @@ pub trait Service {
     ///
     /// Requires: nothing of `op`, which a Byzantine client may have written: whatever it holds, the answer is the same on every
     /// replica, without a panic and with bounded work.
-    fn execute(&self, ctx: &Context, objects: &mut Objects<Self::Object>, op: &[u8]) -> Bytes;
+    fn execute(&self, ctx: &Context, objects: &mut Objects<Self::Object>, op: &Bytes) -> Bytes;
 
     /// `client` is not a client any more: nothing that it had at its disposal is waited for. Otherwise like `execute`.
     fn dismiss(&self, ctx: &Context, objects: &mut Objects<Self::Object>, client: ClientId) {

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use bft_core::objects::at_batch;
 use bft_core::service::Service;
 use bft_core::types::SequenceNumber;
+use bytes::Bytes;
 use proptest::prelude::*;
 
 impl Bench {
@@ -19,7 +20,7 @@ impl Bench {
         at_batch(&mut self.state, SequenceNumber(self.n));
         let ctx = self.context();
         let asked = self.fs.query(&ctx, &self.state, op);
-        let answer = self.fs.execute(&ctx, &mut self.state, op);
+        let answer = self.fs.execute(&ctx, &mut self.state, &Bytes::copy_from_slice(op));
         if let Ok(asked) = asked {
             assert_eq!(asked, answer);
         }

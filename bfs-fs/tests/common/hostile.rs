@@ -1,13 +1,18 @@
 //! What must hold whatever bytes a client or a replica sends: the bodies of the fuzz targets.
 
-use bfs_fs::op::{FsRequest, decode_request, decode_result, encode_request, encode_result};
+use bfs_fs::op::{
+    FsRequest, decode_request, decode_result, decode_shared, encode_request, encode_result,
+};
 use bfs_fs::{FileSystem, FileSystemConfig, State, fsck};
 use bft_core::service::{Context, Service};
 use bft_core::types::{ClientId, SequenceNumber, Time};
+use bytes::Bytes;
 
-/// A request has one encoding, and nothing else is one.
+/// A request has one encoding, and nothing else is one, however its data are taken out.
 pub fn request(bytes: &[u8]) {
-    if let Some(request) = decode_request(bytes) {
+    let request = decode_request(bytes);
+    assert_eq!(request, decode_shared(&Bytes::copy_from_slice(bytes)));
+    if let Some(request) = request {
         assert_eq!(encode_request(&request), bytes, "two encodings of {request:?}");
     }
 }
@@ -43,8 +48,9 @@ pub fn operations(bytes: &[u8]) {
         let time = Time(n * 1_000_000_007);
         let ctx = Context { client: ClientId(0), time, n: SequenceNumber(n) };
         let asked = service.query(&ctx, &state, op);
-        let done = service.execute(&ctx, &mut state, op);
-        assert_eq!(done, service.execute(&ctx, &mut again, op));
+        let shared = Bytes::copy_from_slice(op);
+        let done = service.execute(&ctx, &mut state, &shared);
+        assert_eq!(done, service.execute(&ctx, &mut again, &shared));
         let is_read =
             decode_request(op).is_some_and(|request: FsRequest| request.op.is_read_only());
         if let (Ok(asked), true) = (asked, is_read) {
