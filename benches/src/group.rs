@@ -316,6 +316,6 @@ fn replica(
     let authority =
         Authority::new(GROUP, size, me, config.limits, replicas, identities, crypto.clone());
     let file_system =
-        FileSystem::new(FileSystemConfig { memory_budget: 1 << 30, ..Default::default() });
+        FileSystem::new(FileSystemConfig { memory_budget: 16 << 30, ..Default::default() });
     Replica::new(config, authority, file_system)
 }

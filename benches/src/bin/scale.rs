@@ -19,7 +19,7 @@ use workloads::stamp::Stamp;
 #[derive(Parser)]
 #[command(name = "scale", version)]
 struct Arguments {
-    /// Up to how many files there are
+    /// Up to how many files there are; ten million take 8 GiB of memory
     #[arg(long, default_value_t = 1_000_000)]
     files: usize,
     /// Write the figures to this file as JSON
@@ -202,7 +202,7 @@ fn files(most: usize) -> Result<Curve> {
     let mut group = Group::new(1);
     let (mut rows, mut made, mut directory) = (Vec::new(), 0, ROOT);
     let empty = resident_bytes();
-    for goal in [1000, 10_000, 100_000, 1_000_000].into_iter().filter(|goal| *goal <= most) {
+    for goal in (3..).map(|digits| 10usize.pow(digits)).take_while(|goal| *goal <= most) {
         let before = made;
         let mut last = Vec::new();
         let creating = processor(goal - before, || {
