@@ -1,18 +1,21 @@
-//! `gate`: what an operation costs in messages, bytes, instructions and allocations, counted and not timed, so that a machine's
-//! load changes nothing. CI holds it against `benches/gate.json`.
+//! `gate`: what an operation costs in messages, bytes, instructions, allocations and system calls, counted and not timed, so that a
+//! machine's load changes little. CI holds it against `benches/gate.json`.
 //!
 //! ```console
 //! $ ./x gate               # counts, and says what has changed; with --write, makes the new counts the ones to keep
 //! ```
 //!
 //! Instructions and allocations are those of one process that holds all replicas and the client, from encoding a request to
-//! decoding the last message it causes. They are counted by callgrind [valgrind.org/docs/manual/cl-manual.html].
+//! decoding the last message it causes. They are counted by callgrind [valgrind.org/docs/manual/cl-manual.html]. System calls
+//! are those of real replicas.
 
 mod callgrind;
+mod system_calls;
 
 use anyhow::{Context, Result, bail};
 use benches::group::{Group, Traffic};
 use bfs_fs::op::{CreateMode, FsOp, FsReply, Inode, ROOT, decode_result};
+use bytes::Bytes;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,7 +31,7 @@ struct Arguments {
     /// Keep what is counted now
     #[arg(long)]
     write: bool,
-    /// Do without instructions and allocations, which want valgrind
+    /// Do without instructions and allocations, which want valgrind, and system calls, which want strace
     #[arg(long)]
     quick: bool,
     /// Instead: run one kind of operation, to be counted from outside
@@ -43,12 +46,17 @@ struct Counts {
     bytes: f64,
     instructions: f64,
     allocations: f64,
+    /// Nothing where several are in flight: how many share a call depends on how long each takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    system_calls: Option<f64>,
 }
 
 /// By how much instructions and allocations may grow unnoticed: compilers differ a little. Units: percent.
 const TOLERANCE: f64 = 5.0;
 /// By how much messages and bytes may: what is sent every so many batches falls into a run or not. Units: percent.
 const TRAFFIC_TOLERANCE: f64 = 0.5;
+/// By how much system calls may: messages that arrive together are read together, or not. Units: percent.
+const SYSTEM_CALL_TOLERANCE: f64 = 25.0;
 
 /// A kind of operation.
 struct Kind {
@@ -97,17 +105,22 @@ fn write(inode: Inode, i: usize) -> FsOp {
     FsOp::Write { inode, offset: (i as u64 % 64) * 4096, data: vec![7; 4096].into() }
 }
 
-/// A group with a file of 256 KiB.
-fn prepared(kind: &Kind) -> Result<(Group, Inode)> {
-    let mut group = Group::new(kind.n);
+/// Has `ask` make a file of 256 KiB.
+fn prepare(mut ask: impl FnMut(FsOp) -> Result<Bytes>) -> Result<Inode> {
     let create =
         FsOp::Create { parent: ROOT, name: b"f".to_vec(), mode: 0o600, how: CreateMode::Guarded };
-    let made = group.run(1, false, [create]);
-    let inode = match decode_result(&made[0]) {
+    let inode = match decode_result(&ask(create)?) {
         Some(Ok(FsReply::Attributes(attributes))) => attributes.inode,
         other => bail!("no file: {other:?}"),
     };
-    group.run(1, false, (0..64).map(|i| write(inode, i)));
+    (0..64).try_for_each(|i| ask(write(inode, i)).map(drop))?;
+    Ok(inode)
+}
+
+/// A group with that file.
+fn prepared(kind: &Kind) -> Result<(Group, Inode)> {
+    let mut group = Group::new(kind.n);
+    let inode = prepare(|op| group.run(1, false, [op]).pop().context("no answer"))?;
     // Whatever is done once has been done.
     let warm_up = (0..kind.width.max(130)).map(|i| (kind.op)(inode, i));
     group.run(kind.width, kind.read_only, warm_up);
@@ -146,13 +159,14 @@ fn main() -> Result<()> {
     let kept = kept(&arguments.kept)?;
     let mut worse = Vec::new();
     println!(
-        "{:<28} {:>9} {:>9} {:>13} {:>12}",
-        "an operation", "messages", "bytes", "instructions", "allocations"
+        "{:<28} {:>9} {:>9} {:>13} {:>12} {:>13}",
+        "an operation", "messages", "bytes", "instructions", "allocations", "system calls"
     );
     for (name, now) in &found {
-        let Counts { messages, bytes, instructions, allocations } = now;
+        let Counts { messages, bytes, instructions, allocations, system_calls } = now;
+        let system_calls = system_calls.map_or("-".into(), |calls| format!("{calls:.1}"));
         println!(
-            "{name:<28} {messages:>9.2} {bytes:>9.0} {instructions:>13.0} {allocations:>12.1}"
+            "{name:<28} {messages:>9.2} {bytes:>9.0} {instructions:>13.0} {allocations:>12.1} {system_calls:>13}"
         );
         let before =
             kept.get(name).with_context(|| format!("{name} is not among the kept counts"))?;
@@ -175,11 +189,13 @@ fn count(kind: &Kind, quick: bool) -> Result<Counts> {
         true => (0, 0),
         false => callgrind::count(kind.name, "gate::counted")?,
     };
+    let traced = kind.width == 1 && !quick;
     Ok(Counts {
         messages: per(group.traffic.messages),
         bytes: per(group.traffic.bytes),
         instructions: per(instructions),
         allocations: per(allocations),
+        system_calls: traced.then(|| system_calls::count(kind)).transpose()?,
     })
 }
 
@@ -196,6 +212,12 @@ fn compare(name: &str, now: &Counts, before: &Counts, quick: bool) -> Vec<String
         ("bytes", now.bytes, before.bytes, TRAFFIC_TOLERANCE),
         ("instructions", now.instructions, before.instructions, TOLERANCE),
         ("allocations", now.allocations, before.allocations, TOLERANCE),
+        (
+            "system calls",
+            now.system_calls.unwrap_or_default(),
+            before.system_calls.unwrap_or_default(),
+            SYSTEM_CALL_TOLERANCE,
+        ),
     ];
     let counted = if quick { 2 } else { all.len() };
     let grown = all.into_iter().take(counted);
