@@ -104,8 +104,8 @@ pub fn main() -> ExitCode {
     let default =
         if matches!(cli.command, Command::Mount(_) | Command::Nfs(_)) { "info" } else { "warn" };
     start_log(cli.log.as_deref(), default);
-    if !matches!(cli.command, Command::Mount(_) | Command::Nfs(_) | Command::Demo(_)) {
-        // Nobody reads on, as below `| head`: the end of a command that prints, but not of files in use.
+    if only_prints(&cli.command) {
+        // Where nobody reads on, as below `| head`, there is nothing left to do.
         sigpipe::reset();
     }
     match run(cli.command) {
@@ -115,6 +115,18 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+fn only_prints(command: &Command) -> bool {
+    use Command::*;
+    matches!(
+        command,
+        Group(group::GroupCommand::Show(_))
+            | Client(client::ClientCommand::List(_))
+            | Fsck(_)
+            | Status(_)
+            | Top(_)
+    )
 }
 
 fn run(command: Command) -> Outcome<Exit> {
