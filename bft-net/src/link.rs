@@ -244,7 +244,8 @@ impl Writer {
         self.shared_bytes + self.plain.len() - self.start
     }
 
-    /// How many bytes this holds room for, frames included that it shares with others.
+    /// How many bytes this holds room for, frames included that it shares with others; of what was said before such a frame,
+    /// only what waits.
     pub fn capacity(&self) -> usize {
         self.shared_bytes + self.plain.capacity() + self.cipher.capacity()
     }

@@ -2,6 +2,7 @@
 
 use super::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode};
 use alloc::vec::Vec;
+use bft_core::codec::MAX_MESSAGE;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 
@@ -41,7 +42,8 @@ fn decode_write(bytes: &Bytes) -> Option<FsRequest> {
     let mut rest = &bytes[..];
     let caller = Caller::deserialize(&mut rest).ok()?;
     let (tag, inode, offset, length) = <(u8, Inode, u64, u32)>::deserialize(&mut rest).ok()?;
-    (tag == WRITE && rest.len() == length as usize).then(|| {
+    let whole = rest.len() == length as usize && rest.len() <= MAX_MESSAGE;
+    (tag == WRITE && whole).then(|| {
         let data = bytes.slice_ref(rest);
         FsRequest { caller, op: FsOp::Write { inode, offset, data } }
     })
@@ -116,11 +118,14 @@ mod tests {
                 FsOp::Write { data, .. } => data.is_empty() || there.contains(&data.as_ptr()),
                 _ => false,
             });
-            assert!(shared, "the tag of a write is {}", bytes[16]);
+            assert!(shared, "the tag of a write is {}", bytes[20]);
             // A byte more or less is no request.
             assert_eq!(decode_shared(&bytes.slice(..bytes.len() - 1)), None);
             let longer = [&bytes[..], &[0]].concat().into();
             assert_eq!(decode_shared(&longer), None);
         }
+        let data = vec![7; MAX_MESSAGE + 1].into();
+        let op = FsOp::Write { inode: ROOT, offset: 9, data };
+        assert_eq!(decode_shared(&encode_request(&FsRequest { caller, op })), None);
     }
 }
