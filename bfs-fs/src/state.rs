@@ -77,7 +77,10 @@ impl<'a> Reader<'a> {
     pub fn inode(self, number: Inode) -> Result<&'a InodeRecord, FsError> {
         match inode_id(number).and_then(|id| self.state.get(id)) {
             Some(Object::Inode(record)) => Ok(record),
-            _ => Err(FsError::Stale),
+            _ => {
+                self.state.miss();
+                Err(FsError::Stale)
+            }
         }
     }
 

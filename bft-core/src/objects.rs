@@ -32,11 +32,18 @@ pub struct Objects<O> {
     pub(crate) version: SequenceNumber,
     /// The highest version among the objects read since `watch_reads`.
     pub(crate) newest_read: Cell<SequenceNumber>,
+    /// Whether something was missed since then.
+    pub(crate) missed: Cell<bool>,
 }
 
 impl<O> Default for Objects<O> {
     fn default() -> Self {
-        Self { tree: Tree::default(), version: SequenceNumber(0), newest_read: Cell::default() }
+        Self {
+            tree: Tree::default(),
+            version: SequenceNumber(0),
+            newest_read: Cell::default(),
+            missed: Cell::default(),
+        }
     }
 }
 
@@ -107,14 +114,25 @@ impl<O: Object> Objects<O> {
         self.version = n;
     }
 
-    /// Forgets what was read before; `newest_read` then speaks of what follows.
-    pub(crate) fn watch_reads(&self) {
-        self.newest_read.set(SequenceNumber(0));
+    /// An answer depends on an object that is not there, and none that is tells since when: it speaks of now. (decision 2)
+    pub fn miss(&self) {
+        self.missed.set(true);
     }
 
-    /// The version of a read: the highest sequence number that changed any object it saw. (decision 2)
-    pub(crate) fn newest_read(&self) -> SequenceNumber {
-        self.newest_read.get()
+    /// Forgets what was read before; `read_version` then speaks of what follows.
+    pub(crate) fn watch_reads(&self) {
+        self.newest_read.set(SequenceNumber(0));
+        self.missed.set(false);
+    }
+
+    /// The version of a read: the highest sequence number that changed any object it saw; where it saw none, or missed one, at
+    /// least `executed`, which is how far this replica has come. (decision 2)
+    pub(crate) fn read_version(&self, executed: SequenceNumber) -> SequenceNumber {
+        match self.newest_read.get() {
+            newest if self.missed.get() => newest.max(executed),
+            SequenceNumber(0) => executed,
+            newest => newest,
+        }
     }
 
     /// Puts a core object in place.

@@ -609,14 +609,11 @@ impl<S: Service> Replica<S> {
         let ctx = Context { client, time: self.objects.clock(), n: self.executed };
         self.objects.watch_reads();
         let result = self.service.query(&ctx, &self.objects, &m.op).ok();
-        // A read that met nothing matches on how far this replica has come.
-        let version =
-            Some(self.objects.newest_read()).filter(|version| *version > SequenceNumber(0));
         let reply = ReadReply {
             view: self.view,
             session: m.session,
             attempt: m.attempt,
-            version: version.unwrap_or(self.executed),
+            version: self.objects.read_version(self.executed),
             result: result.map(|result| self.share(result, m.replier)),
         };
         if reply.version <= self.executed {
