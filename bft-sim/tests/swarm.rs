@@ -119,6 +119,12 @@ fn proxies_of_nfs_are_answered_again_alike() {
     assert!(total.transfers > 50, "{} transfers", total.transfers);
 }
 
+/// One that was behind had read an inode that was gone elsewhere, at the same version, and was counted as a liar.
+#[test]
+fn a_replica_that_misses_a_removal_is_no_liar() {
+    swarm_of(Scenario::Nfs, 464_066_622_832..464_066_622_833, 4);
+}
+
 #[test]
 fn a_group_of_one_keeps_its_promises() {
     swarm(1..100, 1);
