@@ -15,24 +15,29 @@ pub(crate) struct Admitted<'a> {
     pub top: Inode,
 }
 
-/// The export of `client`. One that has none finds the whole tree; `root_squash` says what its root counts as.
+/// The export of `client`; what everybody may, where nothing was said of it. While it is a client that is never forgotten, so
+/// where there is none none has gone.
 pub(crate) fn export_of(state: &State, client: u32, root_squash: bool) -> Export {
     match state.get(export_id(client)) {
         Some(Object::Export(export)) => (**export).clone(),
-        _ => Export {
-            subtree: ROOT,
-            read_only: false,
-            root_squash: root_squash && client != ADMINISTRATOR,
-            uids: Vec::new(),
-        },
+        _ => everybodys(client, root_squash),
     }
+}
+
+/// What everybody may: the whole tree. `root_squash` says what the client's root counts as.
+pub(crate) fn everybodys(client: u32, root_squash: bool) -> Export {
+    let root_squash = root_squash && client != ADMINISTRATOR;
+    Export { subtree: ROOT, read_only: false, root_squash, uids: Vec::new() }
 }
 
 /// The account of `subject`.
 pub(crate) fn account(state: &State, subject: Subject) -> Account {
     match state.get(account_id(subject)) {
         Some(Object::Account(account)) => *account,
-        _ => Account::default(),
+        _ => {
+            state.miss();
+            Account::default()
+        }
     }
 }
 

@@ -107,6 +107,7 @@ impl FileSystem {
             time: ctx.time.0,
             client: ctx.client.0,
             generation: ctx.n.0,
+            root_squash: self.config.root_squash,
             allowance: ALLOWANCE,
             memory_budget: self.config.memory_budget,
         };

@@ -37,6 +37,8 @@ pub(crate) struct Writer<'a> {
     pub top: Inode,
     /// The sequence number of the batch.
     pub generation: u64,
+    /// Whether root counts as nobody at clients of which nothing was said.
+    pub root_squash: bool,
     /// How many chunks may still be cleared away.
     pub allowance: usize,
     /// Units: bytes.

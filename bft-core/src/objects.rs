@@ -30,7 +30,7 @@ pub struct Objects<O> {
     pub(crate) tree: Tree<StateObject<O>>,
     /// The batch being executed: what every change is stamped with.
     pub(crate) version: SequenceNumber,
-    /// The highest version among the objects read since `watch_reads`.
+    /// The highest version among the objects read since `watched` began.
     pub(crate) newest_read: Cell<SequenceNumber>,
     /// Whether something was missed since then.
     pub(crate) missed: Cell<bool>,
@@ -119,20 +119,22 @@ impl<O: Object> Objects<O> {
         self.missed.set(true);
     }
 
-    /// Forgets what was read before; `read_version` then speaks of what follows.
-    pub(crate) fn watch_reads(&self) {
+    /// What `read` makes of the state, and the version of that: the highest sequence number that changed any object it saw;
+    /// where it saw none, or missed one, at least `executed`, which is how far this replica has come. (decision 2)
+    pub fn watched<R>(
+        &self,
+        executed: SequenceNumber,
+        read: impl FnOnce(&Self) -> R,
+    ) -> (R, SequenceNumber) {
         self.newest_read.set(SequenceNumber(0));
         self.missed.set(false);
-    }
-
-    /// The version of a read: the highest sequence number that changed any object it saw; where it saw none, or missed one, at
-    /// least `executed`, which is how far this replica has come. (decision 2)
-    pub(crate) fn read_version(&self, executed: SequenceNumber) -> SequenceNumber {
-        match self.newest_read.get() {
+        let result = read(self);
+        let version = match self.newest_read.get() {
             newest if self.missed.get() => newest.max(executed),
             SequenceNumber(0) => executed,
             newest => newest,
-        }
+        };
+        (result, version)
     }
 
     /// Puts a core object in place.

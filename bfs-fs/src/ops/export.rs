@@ -1,6 +1,6 @@
 //! Saying who may use what, and how much of it; and keeping the accounts.
 
-use crate::admission::{account, export_of};
+use crate::admission::{account, everybodys, export_of};
 use crate::cost;
 use crate::object::{Body, Object, PAGE, account_id, export_id};
 use crate::op::{
@@ -90,7 +90,8 @@ pub(crate) fn put_export(state: &mut State, client: u32, export: Option<&Export>
 }
 
 impl Writer<'_> {
-    /// Says what `client` may do from now on; nothing takes it back to what everybody may.
+    /// Says what `client` may do from now on; nothing takes it back to what everybody may. That is kept like any other export: had
+    /// it gone, nothing would tell the client's reads since when.
     ///
     /// Errors: `NotPermitted`, `Invalid` (an export that makes no sense; the administrator's), `NotFound` (no such subtree),
     /// `NoSpace`.
@@ -105,9 +106,14 @@ impl Writer<'_> {
         {
             return Err(FsError::NotFound);
         }
-        let new = export.map_or(0, cost::export);
-        self.expect_room(new.saturating_sub(export_bytes(self.state, client)))?;
-        put_export(self.state, client, export);
+        let old = export_bytes(self.state, client);
+        let export = match export {
+            Some(export) => export.clone(),
+            None if old == 0 => return Ok(FsReply::Done),
+            None => everybodys(client, self.root_squash),
+        };
+        self.expect_room(cost::export(&export).saturating_sub(old))?;
+        put_export(self.state, client, Some(&export));
         Ok(FsReply::Done)
     }
 

@@ -25,11 +25,14 @@ impl LockRequest {
 const MAX_END: u64 = i64::MAX as u64;
 
 impl<'a> Reader<'a> {
-    /// The locks on `number`.
+    /// The locks on `number`. Those that have gone leave nothing that changes.
     fn locks(self, number: Inode) -> Option<&'a LockTable> {
-        match self.state.get(locks_id(number))? {
-            Object::Locks(table) => Some(table),
-            _ => None,
+        match self.state.get(locks_id(number)) {
+            Some(Object::Locks(table)) => Some(table),
+            _ => {
+                self.state.miss();
+                None
+            }
         }
     }
 
@@ -44,9 +47,14 @@ impl<'a> Reader<'a> {
         Ok(record)
     }
 
-    /// `request` as a lock of the caller's client; without a lease it is nobody's.
+    /// `request` as a lock of the caller's client; without a lease it is nobody's. One that has ended leaves nothing either, and
+    /// its locks go later.
     fn as_lock(self, request: &LockRequest) -> Lock {
-        Lock::new(self.lease_of(self.client).unwrap_or(0), request)
+        let lease = self.lease_of(self.client);
+        if lease.is_none() {
+            self.state.miss();
+        }
+        Lock::new(lease.unwrap_or(0), request)
     }
 
     /// A lock that keeps `request` from being granted. [fcntl(2): F_GETLK]

@@ -14,6 +14,7 @@ mod locks;
 mod model;
 mod names;
 mod random;
+mod versions;
 mod watched;
 mod xattrs;
 

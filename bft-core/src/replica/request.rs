@@ -607,13 +607,13 @@ impl<S: Service> Replica<S> {
             _ => return Err(Rejection::UnknownSession),
         }
         let ctx = Context { client, time: self.objects.clock(), n: self.executed };
-        self.objects.watch_reads();
-        let result = self.service.query(&ctx, &self.objects, &m.op).ok();
+        let query = |objects: &_| self.service.query(&ctx, objects, &m.op).ok();
+        let (result, version) = self.objects.watched(self.executed, query);
         let reply = ReadReply {
             view: self.view,
             session: m.session,
             attempt: m.attempt,
-            version: self.objects.read_version(self.executed),
+            version,
             result: result.map(|result| self.share(result, m.replier)),
         };
         if reply.version <= self.executed {
