@@ -3,6 +3,7 @@
 mod bed;
 mod compare;
 mod fsx;
+mod goal;
 mod middle;
 mod nfs;
 mod nfs_client;

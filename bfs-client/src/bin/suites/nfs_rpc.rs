@@ -3,7 +3,7 @@
 mod figures;
 mod measure;
 
-use self::figures::{Figures, Goal, Row, Stable};
+use self::figures::{Figures, Row, Stable, goals};
 use self::measure::{DEPTHS, OPERATIONS, Round, Subject};
 use super::nfs::folder::Folder;
 use super::nfs::target::TARGETS;
@@ -57,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         rounds.extend(one_round(number, batch, &mut subjects, &mut not_run, &stop)?);
     }
     let rows = Row::all(&rounds);
-    let goals = Goal::all(&rounds);
+    let goals = goals(&rounds);
     let stable = TARGETS.map(|target| Stable { target: target.name, means: target.stable });
     let figures = Figures::new(arguments.rounds, rows, goals, stable.into(), not_run);
     figures.print();

@@ -3,6 +3,7 @@
 use super::calls;
 use super::place::{NotRun, Places, TARGETS, Timing};
 use super::works::{ANDREW, ANDREW_LARGE, ANDREW_WHOLE, LARGE_FILE};
+use crate::goal::{Bound, Goal};
 use crate::middle::Middle;
 use serde::Serialize;
 use workloads::stamp::Stamp;
@@ -23,20 +24,6 @@ struct Row {
     phase: String,
     target: &'static str,
     seconds: Middle,
-}
-
-/// A ratio of two targets, and what it should be.
-#[derive(Serialize)]
-struct Goal {
-    name: String,
-    /// In the middle of the rounds; nothing if one of the two was not run.
-    value: Option<f64>,
-    least: Option<f64>,
-    most: Option<f64>,
-    target: f64,
-    /// The ratio may be the target at most; otherwise it must be at least that.
-    at_most: bool,
-    met: Option<bool>,
 }
 
 /// A row of the project's table: work, its parts (all, if none is named), the two targets, and the ratio of their times.
@@ -133,7 +120,7 @@ impl Figures {
             large_rounds,
             rows: rows(measured),
             calls: calls::rows(measured),
-            targets: WANTED.iter().map(|wanted| Goal::of(wanted, measured)).collect(),
+            targets: WANTED.iter().map(|wanted| wanted.held_against(measured)).collect(),
             not_run: places.not_run().to_vec(),
         }
     }
@@ -154,15 +141,8 @@ impl Figures {
             println!("  {phase:<20} {target:<22} {median:>10.3}   {least:.3} to {most:.3}");
         }
         println!();
-        for Goal { name, value, least, most, target, at_most, met } in &self.targets {
-            let bound = if *at_most { "at most" } else { "at least" };
-            match (value, least, most, met) {
-                (Some(value), Some(least), Some(most), Some(met)) => println!(
-                    "{name}: {value:.2} ({least:.2} to {most:.2}), {bound} {target}: {}",
-                    if *met { "met" } else { "MISSED" }
-                ),
-                _ => println!("{name}: not measured"),
-            }
+        for goal in &self.targets {
+            println!("{goal}");
         }
         for NotRun { target, work, why, .. } in &self.not_run {
             println!(
@@ -220,28 +200,18 @@ impl Timing {
     }
 }
 
-impl Goal {
-    fn of(wanted: &Wanted, measured: &[Measured]) -> Self {
-        let &Wanted { name, work, phases, of: ours, to, target, rate } = wanted;
+impl Wanted {
+    fn held_against(&self, measured: &[Measured]) -> Goal {
+        let &Self { name, work, phases, of: ours, to, target, rate } = self;
         // Round by round: what slows the machine down slows both.
         let ratio = |m: &Measured| {
             let other = of(measured, work, to).find(|other| other.round == m.round)?;
             let (ours, theirs) = (m.timing.sum(phases)?, other.timing.sum(phases)?);
             Some(if rate { theirs / ours } else { ours / theirs })
         };
-        let ratio = Middle::of(of(measured, work, ours).filter_map(ratio));
-        Self {
-            name: format!("{name}, {ours} / {to}"),
-            value: ratio.map(|ratio| ratio.median),
-            least: ratio.map(|ratio| ratio.least),
-            most: ratio.map(|ratio| ratio.most),
-            target,
-            at_most: !rate,
-            met: ratio.map(|ratio| match rate {
-                true => ratio.median >= target,
-                false => ratio.median <= target,
-            }),
-        }
+        let ratios = of(measured, work, ours).filter_map(ratio);
+        let bound = if rate { Bound::AtLeast(target) } else { Bound::AtMost(target) };
+        Goal::new(format!("{name}, {ours} / {to}"), ratios, bound)
     }
 }
 
@@ -268,7 +238,7 @@ mod tests {
         let goal = |rate| {
             let name = &["write in sequence"];
             let wanted = wanted("", LARGE_FILE, name, ("bfs", "bfs-unreplicated"), 2.9);
-            Goal::of(&Wanted { rate, ..wanted }, &all)
+            Wanted { rate, ..wanted }.held_against(&all)
         };
         assert_eq!((goal(false).value, goal(false).met), (Some(3.0), Some(false)));
         assert_eq!((goal(true).value, goal(true).met), (Some(0.375), Some(false)));
@@ -279,7 +249,7 @@ mod tests {
 
     #[test]
     fn who_was_not_run_is_neither_met_nor_missed() {
-        let goals = WANTED.iter().map(|wanted| Goal::of(wanted, &[measured("bfs", 0, [1.0, 1.0])]));
-        assert!(goals.into_iter().all(|goal| goal.met.is_none()));
+        let one = [measured("bfs", 0, [1.0, 1.0])];
+        assert!(WANTED.iter().all(|wanted| wanted.held_against(&one).met.is_none()));
     }
 }

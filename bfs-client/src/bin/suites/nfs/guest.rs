@@ -210,12 +210,6 @@ impl Guest {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    fn console(&self) -> String {
-        tail(&fs::read(self.share.join("console.log")).unwrap_or_default(), 20)
-    }
-}
-
-impl Guest {
     /// Lets it stand still, or go on. Guests that wait for something to do still have their clocks tick, on this machine's cores.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
@@ -226,6 +220,10 @@ impl Guest {
     /// All its processes; the first is its kernel.
     fn group(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).expect("a process number is a pid_t"))
+    }
+
+    fn console(&self) -> String {
+        tail(&fs::read(self.share.join("console.log")).unwrap_or_default(), 20)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was measured, and what it should be.
 
 use super::measure::{DEPTHS, OPERATIONS, Round};
+use crate::goal::{Bound, Goal};
 use crate::middle::Middle;
 use crate::nfs::target::TARGETS;
 use serde::Serialize;
@@ -52,42 +53,22 @@ fn of<'a>(
     })
 }
 
-/// A ratio that must not be larger than its target.
-#[derive(Debug, Serialize)]
-pub struct Goal {
-    name: String,
-    /// In the middle of the rounds; nothing if one of the two was not run.
-    value: Option<f64>,
-    least: Option<f64>,
-    most: Option<f64>,
-    target: f64,
-    met: Option<bool>,
-}
-
 /// Calls of four replicas beside those of the plain server that keeps files in memory, and how many times as long they may take.
 const GOALS: [(&str, f64); 2] = [("GETATTR", 6.0), ("WRITE 4K FILE_SYNC", 12.0)];
 const REPLICATED: &str = "bfs n=4";
 const PLAIN: &str = "ganesha-mem";
 
-impl Goal {
-    pub fn all(rounds: &[Round]) -> Vec<Self> {
-        GOALS.map(|(operation, target)| Self::of(rounds, operation, target)).into()
-    }
+/// What is held against its target.
+pub fn goals(rounds: &[Round]) -> Vec<Goal> {
+    GOALS.map(|(operation, target)| goal(rounds, operation, target)).into()
+}
 
-    fn of(rounds: &[Round], operation: &str, target: f64) -> Self {
-        let [ours, plain] = [REPLICATED, PLAIN].map(|name| of(rounds, operation, 1, name));
-        // Round by round: what slows the machine down slows both.
-        let ratios = ours.zip(plain).map(|(ours, plain)| ours.p50_us / plain.p50_us);
-        let ratio = Middle::of(ratios);
-        Self {
-            name: format!("{operation} p50, {REPLICATED} / {PLAIN}"),
-            value: ratio.map(|ratio| ratio.median),
-            least: ratio.map(|ratio| ratio.least),
-            most: ratio.map(|ratio| ratio.most),
-            target,
-            met: ratio.map(|ratio| ratio.median <= target),
-        }
-    }
+fn goal(rounds: &[Round], operation: &str, target: f64) -> Goal {
+    let [ours, plain] = [REPLICATED, PLAIN].map(|name| of(rounds, operation, 1, name));
+    // Round by round: what slows the machine down slows both.
+    let ratios = ours.zip(plain).map(|(ours, plain)| ours.p50_us / plain.p50_us);
+    let name = format!("{operation} p50, {REPLICATED} / {PLAIN}");
+    Goal::new(name, ratios, Bound::AtMost(target))
 }
 
 /// What a target's answer to a FILE_SYNC write promises.
@@ -143,14 +124,8 @@ impl Figures {
                 p50_us.median, p99_us.median, calls_s.median
             );
         }
-        for Goal { name, value, least, most, target, met } in &self.targets {
-            match (value, least, most, met) {
-                (Some(value), Some(least), Some(most), Some(met)) => println!(
-                    "{name}: {value:.2} ({least:.2}..{most:.2}), at most {target}: {}",
-                    if *met { "met" } else { "MISSED" }
-                ),
-                _ => println!("{name}: not measured"),
-            }
+        for goal in &self.targets {
+            println!("{goal}");
         }
         println!("what FILE_SYNC promises once it is answered:");
         for Stable { target, means } in &self.stable {
@@ -178,14 +153,14 @@ mod tests {
             round(REPLICATED, "GETATTR", 140.0),
             round(PLAIN, "GETATTR", 20.0),
         ];
-        let goal = Goal::of(&rounds, "GETATTR", 6.0);
-        assert_eq!((goal.value, goal.met), (Some(6.5), Some(false)));
-        assert_eq!(Goal::of(&rounds, "GETATTR", 6.5).met, Some(true));
+        let goal = |target| super::goal(&rounds, "GETATTR", target);
+        assert_eq!((goal(6.0).value, goal(6.0).met), (Some(6.5), Some(false)));
+        assert_eq!(goal(6.5).met, Some(true));
     }
 
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
-        let goals = Goal::all(&[round(REPLICATED, "GETATTR", 60.0)]);
+        let goals = goals(&[round(REPLICATED, "GETATTR", 60.0)]);
         assert!(goals.iter().all(|goal| goal.met.is_none()));
         assert!(!Figures::new(1, Vec::new(), goals, Vec::new(), Vec::new()).met());
     }
