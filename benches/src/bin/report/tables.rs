@@ -34,16 +34,21 @@ fn replace(text: &str, name: &str, table: &str) -> Result<String> {
 }
 
 fn targets(micro: &Value, compare: &Value) -> Result<String> {
-    let mut table = "| measure | found | target | |\n|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| measure | found | least to most | target | |\n|---|---|---|---|---|\n".to_owned();
     for target in list(micro, "targets")?.iter().chain(list(compare, "targets")?) {
         let (name, bound) = (words(target, "name")?, &target["target"]);
-        let found = target["value"].as_f64().map_or("not measured".into(), |v| format!("{v:.2}"));
+        let found = target["value"].as_f64().map_or("not measured".into(), |v| format!("{v:.3}"));
+        let spread = match (target["least"].as_f64(), target["most"].as_f64()) {
+            (Some(least), Some(most)) if least < most => format!("{least:.2} to {most:.2}"),
+            _ => String::new(),
+        };
         let verdict = match target["met"].as_bool() {
             Some(true) => "met",
             Some(false) => "**missed**",
             None => "",
         };
-        writeln!(table, "| {name} | {found} | {bound} | {verdict} |")?;
+        writeln!(table, "| {name} | {found} | {spread} | {bound} | {verdict} |")?;
     }
     Ok(table)
 }
@@ -166,11 +171,11 @@ mod tests {
 
     #[test]
     fn targets_that_were_not_measured_are_said_so() {
-        let micro = serde_json::json!({"targets": [{"name": "a", "value": 1.0, "target": 2.0, "met": true}]});
+        let micro = serde_json::json!({"targets": [{"name": "a", "value": 1.0, "least": 0.5, "most": 1.5, "target": 2.0, "met": true}]});
         let compare = serde_json::json!({"targets": [{"name": "b", "value": null, "target": 2.0, "met": null}]});
         let table = targets(&micro, &compare).unwrap();
-        assert!(table.contains("| a | 1.00 | 2.0 | met |"), "{table}");
-        assert!(table.contains("| b | not measured | 2.0 |  |"), "{table}");
+        assert!(table.contains("| a | 1.000 | 0.50 to 1.50 | 2.0 | met |"), "{table}");
+        assert!(table.contains("| b | not measured |  | 2.0 |  |"), "{table}");
     }
 
     #[test]

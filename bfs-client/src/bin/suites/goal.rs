@@ -57,7 +57,7 @@ impl Display for Goal {
                 let verdict = if *met { "met" } else { "MISSED" };
                 write!(
                     f,
-                    "{name}: {value:.2} ({least:.2} to {most:.2}), {bound} {target}: {verdict}"
+                    "{name}: {value:.3} ({least:.2} to {most:.2}), {bound} {target}: {verdict}"
                 )
             }
             _ => write!(f, "{name}: not measured"),
@@ -76,8 +76,8 @@ mod tests {
         assert_eq!((most.met, goal(Bound::AtMost(1.9)).met), (Some(true), Some(false)));
         let least = goal(Bound::AtLeast(2.1));
         assert_eq!((least.met, goal(Bound::AtLeast(2.0)).met), (Some(false), Some(true)));
-        assert_eq!(most.to_string(), "x: 2.00 (1.00 to 3.00), at most 2: met");
-        assert_eq!(least.to_string(), "x: 2.00 (1.00 to 3.00), at least 2.1: MISSED");
+        assert_eq!(most.to_string(), "x: 2.000 (1.00 to 3.00), at most 2: met");
+        assert_eq!(least.to_string(), "x: 2.000 (1.00 to 3.00), at least 2.1: MISSED");
     }
 
     #[test]
