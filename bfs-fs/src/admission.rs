@@ -32,17 +32,14 @@ pub(crate) fn everybodys(client: u32, root_squash: bool) -> Export {
 
 /// The account of `subject`.
 pub(crate) fn account(state: &State, subject: Subject) -> Account {
-    match state.get(account_id(subject)) {
+    match state.get_or_miss(account_id(subject)) {
         Some(Object::Account(account)) => *account,
-        _ => {
-            state.miss();
-            Account::default()
-        }
+        _ => Account::default(),
     }
 }
 
 fn record(state: &State, number: Inode) -> Option<&InodeRecord> {
-    match inode_id(number).and_then(|id| state.get(id)) {
+    match inode_id(number).and_then(|id| state.get_or_miss(id)) {
         Some(Object::Inode(record)) => Some(record),
         _ => None,
     }

@@ -77,12 +77,9 @@ pub(crate) fn totals_mut(state: &mut State) -> &mut Super {
 impl<'a> Reader<'a> {
     /// Errors: `Stale` if there is no such inode (any more).
     pub fn inode(self, number: Inode) -> Result<&'a InodeRecord, FsError> {
-        match inode_id(number).and_then(|id| self.state.get(id)) {
+        match inode_id(number).and_then(|id| self.state.get_or_miss(id)) {
             Some(Object::Inode(record)) => Ok(record),
-            _ => {
-                self.state.miss();
-                Err(FsError::Stale)
-            }
+            _ => Err(FsError::Stale),
         }
     }
 

@@ -30,7 +30,7 @@ pub struct Objects<O> {
     pub(crate) tree: Tree<StateObject<O>>,
     /// The batch being executed: what every change is stamped with.
     pub(crate) version: SequenceNumber,
-    /// The highest version among the objects read since `watched` began.
+    /// The highest version among the objects read since `versioned` began.
     pub(crate) newest_read: Cell<SequenceNumber>,
     /// Whether something was missed since then.
     pub(crate) missed: Cell<bool>,
@@ -59,6 +59,16 @@ impl<O: Object> Objects<O> {
             }
             _ => None,
         }
+    }
+
+    /// The same, where an answer that depends on its absence has nothing else to tell since when: such an answer speaks of now.
+    /// (decision 2)
+    pub fn get_or_miss(&self, id: ObjectId) -> Option<&O> {
+        let found = self.get(id);
+        if found.is_none() {
+            self.missed.set(true);
+        }
+        found
     }
 
     /// The object called `id`, to be changed. Asking counts as changing: it stamps the object with this batch.
@@ -114,14 +124,9 @@ impl<O: Object> Objects<O> {
         self.version = n;
     }
 
-    /// An answer depends on an object that is not there, and none that is tells since when: it speaks of now. (decision 2)
-    pub fn miss(&self) {
-        self.missed.set(true);
-    }
-
     /// What `read` makes of the state, and the version of that: the highest sequence number that changed any object it saw;
     /// where it saw none, or missed one, at least `executed`, which is how far this replica has come. (decision 2)
-    pub fn watched<R>(
+    pub fn versioned<R>(
         &self,
         executed: SequenceNumber,
         read: impl FnOnce(&Self) -> R,

@@ -49,9 +49,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The lease of `client`.
+    /// The lease of `client`. The locks of one that has ended go later.
     pub fn lease_of(self, client: u32) -> Option<u64> {
-        match self.state.get(client_id(client))? {
+        match self.state.get_or_miss(client_id(client))? {
             Object::ClientLease(number) => Some(*number),
             _ => None,
         }

@@ -25,14 +25,11 @@ impl LockRequest {
 const MAX_END: u64 = i64::MAX as u64;
 
 impl<'a> Reader<'a> {
-    /// The locks on `number`. Those that have gone leave nothing that changes.
+    /// The locks on `number`.
     fn locks(self, number: Inode) -> Option<&'a LockTable> {
-        match self.state.get(locks_id(number)) {
-            Some(Object::Locks(table)) => Some(table),
-            _ => {
-                self.state.miss();
-                None
-            }
+        match self.state.get_or_miss(locks_id(number))? {
+            Object::Locks(table) => Some(table),
+            _ => None,
         }
     }
 
@@ -47,14 +44,9 @@ impl<'a> Reader<'a> {
         Ok(record)
     }
 
-    /// `request` as a lock of the caller's client; without a lease it is nobody's. One that has ended leaves nothing either, and
-    /// its locks go later.
+    /// `request` as a lock of the caller's client; without a lease it is nobody's.
     fn as_lock(self, request: &LockRequest) -> Lock {
-        let lease = self.lease_of(self.client);
-        if lease.is_none() {
-            self.state.miss();
-        }
-        Lock::new(lease.unwrap_or(0), request)
+        Lock::new(self.lease_of(self.client).unwrap_or(0), request)
     }
 
     /// A lock that keeps `request` from being granted. [fcntl(2): F_GETLK]

@@ -25,7 +25,7 @@ fn compare(b: &Bench, states: &VecDeque<(u64, State)>, request: &FsRequest) {
         let executed = SequenceNumber(*n);
         let ctx = Context { client: ClientId(b.client), time: Time(0), n: executed };
         let query = |state: &State| b.fs.query(&ctx, state, &op).unwrap();
-        let (answer, version) = state.watched(executed, query);
+        let (answer, version) = state.versioned(executed, query);
         assert!(version <= executed);
         match answers.iter().find(|(known, ..)| *known == version) {
             Some((_, before, known)) => assert_eq!(
@@ -41,22 +41,22 @@ fn compare(b: &Bench, states: &VecDeque<(u64, State)>, request: &FsRequest) {
 }
 
 /// What the administrator says of clients and users, and what they ask about it.
-fn of_rights(maker: &mut Maker) -> FsOp {
-    let subject = Subject::User(maker.rng.next(4) as u32);
-    let client = 1 + maker.rng.next(3) as u32;
-    let export = Export {
-        subtree: ROOT,
-        read_only: false,
-        root_squash: true,
-        uids: vec![(1, 2), (900, 999)],
+fn of_rights(maker: &mut Maker, model: &Model) -> FsOp {
+    let (client, inode) = (1 + maker.rng.next(3) as u32, maker.inode(model));
+    let (subtree, subject) = match maker.rng.next(3) {
+        0 => (inode, Subject::Subtree(inode)),
+        _ => (ROOT, Subject::User(maker.rng.next(4) as u32)),
     };
-    match maker.rng.next(7) {
+    let uids = vec![(1, 2), (900, 999)];
+    let export = Export { subtree, read_only: false, root_squash: true, uids };
+    match maker.rng.next(9) {
         0 => FsOp::SetExport { client, export: Some(export) },
         1 => FsOp::SetExport { client, export: None },
         2 => FsOp::SetLimits { subject, limits: Limits { inodes: Some(1), bytes: None } },
         3 => FsOp::SetLimits { subject, limits: Limits::default() },
         4 => FsOp::GetExport { client },
         5 => FsOp::GetAccount { subject },
+        6 | 7 => FsOp::MakeSubtree { inode },
         _ => FsOp::StatFs,
     }
 }
@@ -88,7 +88,7 @@ fn answers_of_the_same_version_are_the_same() {
     for _ in 0..200_000 {
         b.client = maker.rng.next(4) as u32;
         let (caller, op) = match maker.rng.next(8) {
-            0 | 1 => (root(), of_rights(&mut maker)),
+            0 | 1 => (root(), of_rights(&mut maker, &model)),
             2 => (root(), of_locks(&mut maker, &model)),
             _ => maker.request(&model),
         };
@@ -102,7 +102,10 @@ fn answers_of_the_same_version_are_the_same() {
             compared += 1;
             continue;
         }
-        if matches!(request.op, FsOp::SetExport { .. } | FsOp::SetLimits { .. }) {
+        if matches!(
+            request.op,
+            FsOp::SetExport { .. } | FsOp::SetLimits { .. } | FsOp::MakeSubtree { .. }
+        ) {
             b.client = ADMINISTRATOR;
         }
         if b.run(&request.caller, request.op.clone()).is_ok() {
@@ -116,4 +119,21 @@ fn answers_of_the_same_version_are_the_same() {
         }
     }
     assert!(compared > 20_000, "only {compared} requests were reads");
+}
+
+#[test]
+fn so_they_are_where_the_root_of_an_export_has_gone() {
+    let mut b = Bench::new();
+    let top = b.directory(&root(), ROOT, "top", 0o755);
+    b.get(&root(), FsOp::MakeSubtree { inode: top });
+    let export = Export { subtree: top, read_only: false, root_squash: true, uids: vec![] };
+    b.done(&root(), FsOp::SetExport { client: 1, export: Some(export) });
+    let mut states = VecDeque::from([(b.n, b.state.clone())]);
+    b.done(&root(), rmdir(ROOT, "top"));
+    states.push_back((b.n, b.state.clone()));
+    b.client = 1;
+    for inode in [ROOT, top] {
+        let op = FsOp::GetAttributes { inode };
+        compare(&b, &states, &FsRequest { caller: root(), op });
+    }
 }

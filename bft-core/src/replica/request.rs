@@ -608,7 +608,7 @@ impl<S: Service> Replica<S> {
         }
         let ctx = Context { client, time: self.objects.clock(), n: self.executed };
         let query = |objects: &_| self.service.query(&ctx, objects, &m.op).ok();
-        let (result, version) = self.objects.watched(self.executed, query);
+        let (result, version) = self.objects.versioned(self.executed, query);
         let reply = ReadReply {
             view: self.view,
             session: m.session,
