@@ -38,7 +38,10 @@ fn targets(micro: &Value, compare: &Value) -> Result<String> {
         "| measure | found | least to most | target | |\n|---|---|---|---|---|\n".to_owned();
     for target in list(micro, "targets")?.iter().chain(list(compare, "targets")?) {
         let (name, bound) = (words(target, "name")?, &target["target"]);
-        let found = target["value"].as_f64().map_or("not measured".into(), |v| format!("{v:.3}"));
+        let found = target["value"].as_f64().map_or("not measured".into(), |v| match v {
+            1000.0.. => format!("{v:.0}"),
+            _ => format!("{v:.3}"),
+        });
         let spread = match (target["least"].as_f64(), target["most"].as_f64()) {
             (Some(least), Some(most)) if least < most => format!("{least:.2} to {most:.2}"),
             _ => String::new(),
