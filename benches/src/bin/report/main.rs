@@ -96,8 +96,13 @@ fn words<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
 fn stamp(figures: &Value) -> Result<String> {
     let stamp = &figures["stamp"];
     let gib = number(stamp, "memory_mib")? / 1024.0;
+    let halts = match stamp["halts_after_ns"].as_u64() {
+        None => String::new(),
+        Some(0) => ", idle cores halt at once".into(),
+        Some(ns) => format!(", idle cores halt after {} µs", ns / 1000),
+    };
     Ok(format!(
-        "commit {}, {} cores ({}), {gib:.0} GiB, Linux {}",
+        "commit {}, {} cores ({}), {gib:.0} GiB, Linux {}{halts}",
         words(stamp, "commit")?,
         stamp["cores"],
         words(stamp, "processor")?,

@@ -20,7 +20,8 @@ if git -C "$PROJECT" rev-parse --git-dir > /dev/null 2>&1; then
     git clone --quiet --no-hardlinks "$PROJECT" "$SCRATCH/repository"
 else
     mkdir "$SCRATCH/repository"
-    tar --create --exclude=./target --directory "$PROJECT" . | tar --extract --directory "$SCRATCH/repository"
+    tar --create --exclude=./target --exclude=./.git --directory "$PROJECT" . |
+        tar --extract --no-same-owner --directory "$SCRATCH/repository"
     cd "$SCRATCH/repository"
     git init --quiet && git add . && git -c user.name=x -c user.email=x@y commit --quiet --message all
 fi
