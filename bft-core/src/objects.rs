@@ -125,18 +125,18 @@ impl<O: Object> Objects<O> {
     }
 
     /// What `read` makes of the state, and the version of that: the highest sequence number that changed any object it saw;
-    /// where it saw none, or missed one, at least `executed`, which is how far this replica has come. (decision 2)
+    /// where it saw none, or missed one, at least `now`, the batch that this state is of. (decision 2)
     pub fn versioned<R>(
         &self,
-        executed: SequenceNumber,
+        now: SequenceNumber,
         read: impl FnOnce(&Self) -> R,
     ) -> (R, SequenceNumber) {
         self.newest_read.set(SequenceNumber(0));
         self.missed.set(false);
         let result = read(self);
         let version = match self.newest_read.get() {
-            newest if self.missed.get() => newest.max(executed),
-            SequenceNumber(0) => executed,
+            newest if self.missed.get() => newest.max(now),
+            SequenceNumber(0) => now,
             newest => newest,
         };
         (result, version)

@@ -496,22 +496,25 @@ fn a_tentative_execution_is_undone_when_another_batch_is_decided() {
     assert_eq!(counter, Some(&0), "nothing of the undone batch remains");
 }
 
-/// Decision 3: a read that saw the tentative batch is answered when that commits.
+/// Decision 3: a read that saw the tentative batch is answered when that commits; so is one that found something missing, which
+/// the tentative batch may have removed.
 #[test]
 fn a_read_of_what_is_tentative_waits_for_the_commit() {
-    let mut group = group();
-    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
-    group.give(replica(0), 1, m);
-    group.give(replica(2), 1, prepare(2, digest));
-    group.replies.clear();
-    let op = Bytes::from_static(b"get");
-    let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
-    group.give(CLIENT, 1, Message::Read(read));
-    assert_eq!(group.replies, []);
-    group.give(replica(2), 1, commit(2, digest));
-    group.give(replica(3), 1, commit(2, digest));
-    let [(_, Message::ReadReply(reply))] = &group.replies[..] else { panic!("one answer") };
-    assert_eq!(reply.version, SequenceNumber(2));
+    for op in [&b"get"[..], b"find"] {
+        let mut group = group();
+        let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+        group.give(replica(0), 1, m);
+        group.give(replica(2), 1, prepare(2, digest));
+        group.replies.clear();
+        let op = Bytes::from_static(op);
+        let read = Read { session: SESSION, attempt: 1, replier: ReplicaId(0), op };
+        group.give(CLIENT, 1, Message::Read(read));
+        assert_eq!(group.replies, []);
+        group.give(replica(2), 1, commit(2, digest));
+        group.give(replica(3), 1, commit(2, digest));
+        let [(_, Message::ReadReply(reply))] = &group.replies[..] else { panic!("one answer") };
+        assert_eq!(reply.version, SequenceNumber(2));
+    }
 }
 
 /// Contract 5: Q before PREPARE, P before COMMIT and before the reply.

@@ -125,6 +125,12 @@ fn a_replica_that_misses_a_removal_is_no_liar() {
     swarm_of(Scenario::Nfs, 464_066_622_832..464_066_622_833, 4);
 }
 
+/// One that had executed a removal tentatively said at the version before it that the inode was gone.
+#[test]
+fn a_replica_that_misses_what_is_tentatively_removed_is_no_liar() {
+    swarm(187_547_095_014..187_547_095_015, 4);
+}
+
 #[test]
 fn a_group_of_one_keeps_its_promises() {
     swarm(1..100, 1);

@@ -606,9 +606,11 @@ impl<S: Service> Replica<S> {
             }
             _ => return Err(Rejection::UnknownSession),
         }
-        let ctx = Context { client, time: self.objects.clock(), n: self.executed };
+        // What is missing may have been removed by the tentative batch.
+        let now = self.tentative().unwrap_or(self.executed);
+        let ctx = Context { client, time: self.objects.clock(), n: now };
         let query = |objects: &_| self.service.query(&ctx, objects, &m.op).ok();
-        let (result, version) = self.objects.versioned(self.executed, query);
+        let (result, version) = self.objects.versioned(now, query);
         let reply = ReadReply {
             view: self.view,
             session: m.session,

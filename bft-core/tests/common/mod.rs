@@ -24,7 +24,7 @@ pub const GROUP: GroupId = GroupId(Digest([9; 32]));
 pub const SESSION: SessionId = SessionId { epoch: 1, nonce: 42 };
 const COUNT: ObjectId = ObjectId::new(0x80, 0, 0);
 
-/// A counter: any operation adds its first byte; asking is `get`.
+/// A counter: any operation adds its first byte; asking is `get`, and `find` looks for something that is not there.
 #[derive(Clone)]
 pub struct Counter;
 
@@ -42,10 +42,11 @@ impl Service for Counter {
     }
 
     fn query(&self, _: &Context, objects: &Objects<u64>, op: &[u8]) -> Result<Bytes, NotReadOnly> {
-        if op != b"get" {
-            return Err(NotReadOnly);
-        }
-        let count = objects.get(COUNT).expect("made at genesis");
+        let count = match op {
+            b"get" => objects.get(COUNT).expect("made at genesis"),
+            b"find" => objects.get_or_miss(ObjectId::new(0x80, 0, 1)).unwrap_or(&0),
+            _ => return Err(NotReadOnly),
+        };
         Ok(Bytes::copy_from_slice(&count.to_le_bytes()))
     }
 }
