@@ -109,3 +109,22 @@ fn stamp(figures: &Value) -> Result<String> {
         words(stamp, "kernel")?
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_says_when_idle_cores_halt_if_it_knows() {
+        let stamp_of = |halts: Value| {
+            let machine = serde_json::json!({"commit": "abc", "cores": 2, "processor": "P", "memory_mib": 2048,
+                "kernel": "6.1", "halts_after_ns": halts});
+            stamp(&serde_json::json!({"stamp": machine})).unwrap()
+        };
+        let known = "commit abc, 2 cores (P), 2 GiB, Linux 6.1";
+        assert_eq!(stamp_of(Value::Null), known);
+        assert_eq!(stamp_of(0.into()), format!("{known}, idle cores halt at once"));
+        assert_eq!(stamp_of(200_000.into()), format!("{known}, idle cores halt after 200 µs"));
+        assert!(stamp(&serde_json::json!({"stamp": {"memory_mib": 1}})).is_err());
+    }
+}
