@@ -359,6 +359,12 @@ fails(errno.EPERM, lambda: os.setxattr("l", "user.a", b"", follow_symlinks=False
 os.setxattr("f", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
 open("f", "a").write("y")
 fails(errno.ENODATA, os.getxattr, "f", "security.capability")
+# What was written before is no reason to take away what is set now.
+f = os.open("c", os.O_CREAT | os.O_WRONLY)
+os.write(f, b"x")
+os.setxattr(f, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+os.close(f)
+assert len(os.getxattr("c", "security.capability")) == 20
 "#;
 
 #[test]
@@ -537,6 +543,20 @@ fn an_open_file_stays_open_to_who_was_handed_it() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "handed over");
     // And the name stays closed.
     assert!(!as_user(m.dir(), "--clear-groups", "cat s"));
+}
+
+#[test]
+fn an_open_file_is_locked_by_whom_it_was_handed_to() {
+    if !has("setpriv") || !has("flock") {
+        return;
+    }
+    for options in ["", "strict"] {
+        let Some(m) = Mounted::new(options) else { return };
+        let locked =
+            "setpriv --reuid 12345 --regid 12345 --clear-groups flock --nonblock 9 && echo locked";
+        assert_eq!(sh(m.dir(), &format!("umask 077; exec 9<>f; {locked}")), "locked\n");
+        assert_eq!(sh(m.dir(), &format!("exec 8<>f 9<>f; flock 8; {locked} || echo not")), "not\n");
+    }
 }
 
 #[test]

@@ -549,6 +549,26 @@ fn what_another_has_put_into_a_new_file_is_seen_under_any_name() {
 }
 
 #[test]
+fn under_strict_a_new_file_is_held_before_it_is_open() {
+    if !can_mount() {
+        return;
+    }
+    let pair = Pair::new("strict");
+    for i in 0..20 {
+        let name = format!("f{i}");
+        let mut new = fs::File::options();
+        let file = new.read(true).write(true).create(true).truncate(true);
+        let file = file.open(pair.first.join(&name)).unwrap();
+        fs::remove_file(pair.second.0.join(&name)).unwrap();
+        file.write_all_at(b"still here", 0).unwrap();
+        let mut seen = [0; 10];
+        file.read_exact_at(&mut seen, 0).unwrap();
+        assert_eq!(&seen, b"still here");
+    }
+    pair.end();
+}
+
+#[test]
 fn who_gets_a_lock_sees_what_was_written_under_it() {
     if !can_mount() {
         return;

@@ -34,6 +34,11 @@ fn notices(op: &FsOp) -> Notices {
         | FsOp::Allocate { inode, .. }
         | FsOp::Seek { inode, .. }
         | FsOp::Link { inode, .. }
+        // A write takes a file's capabilities away.
+        | FsOp::GetXattr { inode, .. }
+        | FsOp::ListXattrs { inode, .. }
+        | FsOp::SetXattr { inode, .. }
+        | FsOp::RemoveXattr { inode, .. }
         | FsOp::Lock { inode, .. }
         | FsOp::Unlock { inode, .. } => Notices::Of(*inode),
         FsOp::CopyRange { from, to, .. } => Notices::OfBoth(*from, *to),

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use bfs_fs::op::{
     Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, LockClass, LockKind, LockRequest,
 };
-use fuser::{Errno, INodeNo, LockOwner, ReplyEmpty, ReplyLock, Request};
+use fuser::{Errno, FileHandle, INodeNo, LockOwner, ReplyEmpty, ReplyLock, Request};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -272,17 +272,19 @@ impl Wanted {
 }
 
 impl Front {
+    /// Who opened the file may lock it, whoever they are by now.
     pub(super) fn get_lock(
         &self,
         request: &Request,
         inode: INodeNo,
+        handle: FileHandle,
         wanted: &Wanted,
         reply: ReplyLock,
     ) {
         // Only fcntl(2) asks.
         let lock = wanted.request(LockClass::Record);
         let op = FsOp::TestLock { inode: Inode(inode.0), request: lock };
-        self.call(request, op, move |result| match result {
+        self.call_opened(request, handle, op, move |result| match result {
             Ok(FsReply::Conflict(None)) => reply.locked(0, 0, libc::F_UNLCK, 0),
             Ok(FsReply::Conflict(Some(found))) => {
                 let kind = match found.kind {
@@ -295,10 +297,12 @@ impl Front {
         });
     }
 
+    /// As `get_lock`.
     pub(super) fn set_lock(
         &self,
         request: &Request,
         inode: INodeNo,
+        handle: FileHandle,
         wanted: &Wanted,
         wait: bool,
         reply: ReplyEmpty,
@@ -309,11 +313,11 @@ impl Front {
             return self.unlock(request, inode, lock, reply);
         }
         self.locks.note(inode, &lock);
-        let caller = self.callers.of(request);
+        let caller = self.opener(request, handle);
         let (locks, backend) = (self.locks.clone(), self.backend.clone());
         let kernel = self.kernel.clone();
         let op = FsOp::Lock { inode, request: lock, wait };
-        self.call(request, op, move |result| match result {
+        self.call_opened(request, handle, op, move |result| match result {
             Ok(FsReply::Done) => {
                 kernel.forget_attributes(inode);
                 reply.ok();

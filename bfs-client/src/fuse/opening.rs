@@ -2,8 +2,10 @@
 
 use super::Front;
 use super::answer::{attributes, unfit};
+use super::open_files::OpenFiles;
 use super::seen::Verdict;
 use super::write_buffer::WriteBuffer;
+use crate::backend::Backend;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
 use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyOpen, Request};
 use std::sync::Arc;
@@ -17,22 +19,12 @@ impl Front {
         }
     }
 
-    /// The group holds the file before it is open.
     fn open_strict(&self, caller: Caller, inode: Inode, reply: ReplyOpen) {
-        let (files, flags) = (self.files.clone(), self.open_flags);
-        if files.is_held(inode) {
-            return reply.opened(files.open(caller, inode, false), flags);
-        }
-        let op = FsOp::Hold { inodes: vec![inode] };
-        let request = FsRequest { caller: caller.clone(), op };
-        let held = move |result| match result {
-            Ok(FsReply::Held { missing }) if missing.is_empty() => {
-                reply.opened(files.open(caller, inode, true), flags);
-            }
-            Ok(FsReply::Held { .. }) => reply.error(Errno::ESTALE),
-            other => reply.error(unfit(other)),
-        };
-        self.backend.call(request, Box::new(held));
+        let flags = self.open_flags;
+        open_held(&*self.backend, self.files.clone(), caller, inode, move |handle| match handle {
+            Ok(handle) => reply.opened(handle, flags),
+            Err(e) => reply.error(e),
+        });
     }
 
     /// What another client has closed is seen by who opens the file here.
@@ -69,4 +61,28 @@ impl Front {
         };
         self.backend.call(request, Box::new(asked));
     }
+}
+
+/// Opens `inode` once the group holds it, and tells `done`.
+///
+/// Errors: `ESTALE` for a file that is gone, and those of the group.
+pub(super) fn open_held(
+    backend: &dyn Backend,
+    files: Arc<OpenFiles>,
+    caller: Caller,
+    inode: Inode,
+    done: impl FnOnce(Result<FileHandle, Errno>) + Send + 'static,
+) {
+    if files.is_held(inode) {
+        return done(Ok(files.open(caller, inode, false)));
+    }
+    let request = FsRequest { caller: caller.clone(), op: FsOp::Hold { inodes: vec![inode] } };
+    let held = move |result| match result {
+        Ok(FsReply::Held { missing }) if missing.is_empty() => {
+            done(Ok(files.open(caller, inode, true)));
+        }
+        Ok(FsReply::Held { .. }) => done(Err(Errno::ESTALE)),
+        other => done(Err(unfit(other))),
+    };
+    backend.call(request, Box::new(held));
 }

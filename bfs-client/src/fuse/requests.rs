@@ -320,7 +320,7 @@ impl Filesystem for Front {
         &self,
         request: &Request,
         inode: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         start: u64,
         end: u64,
@@ -328,14 +328,14 @@ impl Filesystem for Front {
         pid: u32,
         reply: ReplyLock,
     ) {
-        self.get_lock(request, inode, &Wanted { owner, start, end, kind, pid }, reply);
+        self.get_lock(request, inode, handle, &Wanted { owner, start, end, kind, pid }, reply);
     }
 
     fn setlk(
         &self,
         request: &Request,
         inode: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         start: u64,
         end: u64,
@@ -344,7 +344,8 @@ impl Filesystem for Front {
         wait: bool,
         reply: ReplyEmpty,
     ) {
-        self.set_lock(request, inode, &Wanted { owner, start, end, kind, pid }, wait, reply);
+        let wanted = Wanted { owner, start, end, kind, pid };
+        self.set_lock(request, inode, handle, &wanted, wait, reply);
     }
 
     fn fsync(&self, _: &Request, inode: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -403,11 +404,12 @@ impl Filesystem for Front {
             };
             let fits = |e: &&Entry| {
                 let a = &e.attributes;
-                seen.learn(a);
                 let (name, attr) = (OsStr::from_bytes(&e.name), file_attr(a));
                 !reply.add(attr.ino, e.cookie, name, &ttl, &attr, Generation(a.generation))
             };
-            let taken = entries.iter().take_while(fits).count();
+            // The kernel never hears of one that does not fit.
+            let told = |e: &&Entry| seen.learn(&e.attributes);
+            let taken = entries.iter().take_while(fits).inspect(told).count();
             page.learn(&entries, taken, eof);
             reply.ok();
         });
@@ -558,6 +560,7 @@ impl Filesystem for Front {
         let caller = self.callers.of(request);
         let created = Created {
             reply,
+            backend: self.backend.clone(),
             files: self.files.clone(),
             writes: self.writes.clone(),
             seen: self.seen.clone(),
@@ -566,11 +569,10 @@ impl Filesystem for Front {
             open_flags: self.open_flags,
         };
         let truncate = flags & libc::O_TRUNC != 0;
-        let backend = self.backend.clone();
         self.backend.call(
             FsRequest { caller, op },
             Box::new(move |result| match attributes(result) {
-                Ok(a) if truncate && a.size > 0 => created.truncate(backend, a.inode),
+                Ok(a) if truncate && a.size > 0 => created.truncate(a.inode),
                 result => created.answer(result),
             }),
         );
