@@ -410,6 +410,39 @@ impl Pair {
 }
 
 #[test]
+fn appends_under_a_lock_are_all_there() {
+    if !can_mount() {
+        return;
+    }
+    for options in ["", "strict"] {
+        let pair = Pair::new(options);
+        let open =
+            |place: &PathBuf| fs::File::options().append(true).create(true).open(place.join("log"));
+        let mut handles = [open(&pair.first).unwrap(), open(&pair.second.0).unwrap()];
+        for round in 0..20 {
+            let file = &mut handles[round % 2];
+            let lock = |file: &fs::File, kind| {
+                let whole = libc::flock {
+                    l_type: kind as i16,
+                    l_whence: 0,
+                    l_start: 0,
+                    l_len: 0,
+                    l_pid: 0,
+                };
+                nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETLKW(&whole)).unwrap();
+            };
+            lock(file, libc::F_WRLCK);
+            file.write_all(format!("line {round}\n").as_bytes()).unwrap();
+            lock(file, libc::F_UNLCK);
+        }
+        drop(handles);
+        let log = fs::read_to_string(pair.first.join("log")).unwrap();
+        assert_eq!(log.lines().count(), 20, "{options}: {log}");
+        pair.end();
+    }
+}
+
+#[test]
 fn under_strict_each_client_sees_what_the_other_has_done() {
     if !can_mount() {
         return;

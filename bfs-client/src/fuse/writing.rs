@@ -1,16 +1,18 @@
 //! write(2), and the two calls that tell what became of it: fsync(2) and close(2).
 
 use super::Front;
-use super::answer::written;
+use super::answer::{attributes, written};
 use super::convert::errno;
+use super::kernel::Kernel;
 use super::write_buffer::WriteBuffer;
+use crate::backend::Backend;
 use bfs_fs::MAX_FILE_SIZE;
-use bfs_fs::op::{FsOp, Inode};
+use bfs_fs::op::{Caller, FsOp, FsRequest, Inode};
 use bytes::Bytes;
 use fuser::{
     Errno, FileHandle, INodeNo, LockOwner, OpenFlags, ReplyEmpty, ReplyWrite, Request, WriteFlags,
 };
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How long the end of a mount waits for writes.
@@ -30,6 +32,55 @@ impl Manner {
     }
 }
 
+/// Where a write goes, and in whose name.
+struct Place {
+    /// Where it is gathered, if it is.
+    writes: Option<Arc<WriteBuffer>>,
+    backend: Arc<dyn Backend>,
+    caller: Caller,
+    inode: Inode,
+    handle: FileHandle,
+}
+
+impl Place {
+    fn write(self, offset: u64, data: &[u8], reply: ReplyWrite) {
+        let Self { writes, backend, caller, inode, handle } = self;
+        // What cannot be is told at once.
+        let is_possible = offset.checked_add(data.len() as u64).is_some_and(|e| e <= MAX_FILE_SIZE);
+        match writes {
+            Some(writes) if is_possible => {
+                let count = data.len() as u32;
+                writes.write(inode, handle.0, caller, (offset, data), move |taken| match taken {
+                    Ok(()) => reply.written(count),
+                    Err(e) => reply.error(errno(e)),
+                });
+            }
+            _ => {
+                let op = FsOp::Write { inode, offset, data: Bytes::copy_from_slice(data) };
+                let done = move |result| written(result, reply);
+                backend.call(FsRequest { caller, op }, Box::new(done));
+            }
+        }
+    }
+
+    /// Writes `data` where the file ends, wherever the kernel thinks that is. Its offset is from before this process had the lock
+    /// under which others have appended.
+    fn append(self, kernel: Kernel, offset: u64, data: Vec<u8>, reply: ReplyWrite) {
+        let (backend, inode) = (self.backend.clone(), self.inode);
+        let request = FsRequest { caller: self.caller.clone(), op: FsOp::GetAttributes { inode } };
+        let found = move |result| match attributes(result) {
+            Ok(a) => {
+                if a.size == offset {
+                    kernel.knows_the_end(inode);
+                }
+                self.write(a.size, &data, reply);
+            }
+            Err(e) => reply.error(e),
+        };
+        backend.call(request, Box::new(found));
+    }
+}
+
 impl Front {
     pub(super) fn write_data(
         &self,
@@ -40,20 +91,18 @@ impl Front {
         reply: ReplyWrite,
     ) {
         let inode = Inode(inode.0);
-        // What cannot be is told at once.
-        let is_possible = offset.checked_add(data.len() as u64).is_some_and(|e| e <= MAX_FILE_SIZE);
-        match &self.writes {
-            Some(writes) if is_possible && !manner.is_through() => {
-                let (caller, count) = (self.opener(request, handle), data.len() as u32);
-                writes.write(inode, handle.0, caller, (offset, data), move |taken| match taken {
-                    Ok(()) => reply.written(count),
-                    Err(e) => reply.error(errno(e)),
-                });
-            }
-            _ => {
-                let op = FsOp::Write { inode, offset, data: Bytes::copy_from_slice(data) };
-                self.call_opened(request, handle, op, move |result| written(result, reply));
-            }
+        let place = Place {
+            writes: self.writes.clone().filter(|_| !manner.is_through()),
+            backend: self.backend.clone(),
+            caller: self.opener(request, handle),
+            inode,
+            handle,
+        };
+        let is_mapped = manner.flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let appends = manner.open_flags.0 & libc::O_APPEND != 0 && !is_mapped;
+        match appends && (self.strict || self.kernel.may_miss_the_end(inode)) {
+            true => place.append(self.kernel.clone(), offset, data.to_vec(), reply),
+            false => place.write(offset, data, reply),
         }
     }
 
@@ -134,6 +183,9 @@ impl Front {
         let is_last = self.files.release(handle);
         if let (true, Some(writes)) = (is_last, &self.writes) {
             writes.closed(inode);
+        }
+        if is_last {
+            self.kernel.knows_the_end(inode);
         }
         self.unlock_on_release(request, inode, owner, is_last);
     }
