@@ -17,14 +17,22 @@ use alloc::vec::Vec;
 pub struct NamedRequest {
     /// Its digest.
     pub digest: Digest,
-    /// Its client.
+    /// Its client; until the request is here, by the word of whoever named it.
     pub client: ClientId,
-    /// Its slot.
+    /// Its slot; likewise.
     pub slot: Slot,
     /// How this replica authenticated it, at best.
     pub proof: Proof,
     /// The request itself, once it is here.
     pub body: Option<Arc<SignedRequest>>,
+}
+
+impl NamedRequest {
+    /// The request is here. It says itself whose it is; the batch's digest binds no other claim of the message that named it.
+    pub fn take_in(&mut self, body: Arc<SignedRequest>) {
+        (self.client, self.slot) = (body.request.client, body.request.slot);
+        self.body = Some(body);
+    }
 }
 
 /// A batch as a message named it, and what has come of it.
@@ -85,10 +93,9 @@ impl NamedBatch {
 
     /// Takes in `body` where the batch lacks it. The digest names it, so nobody's word is needed.
     pub fn supply(&mut self, digest: Digest, body: &Arc<SignedRequest>, proof: Proof) {
-        let key = (body.request.client, body.request.slot);
         for named in self.requests.iter_mut().filter(|named| named.digest == digest) {
-            if (named.client, named.slot) == key && named.body.is_none() {
-                named.body = Some(body.clone());
+            if named.body.is_none() {
+                named.take_in(body.clone());
             }
             named.proof = named.proof.max(proof);
         }

@@ -5,9 +5,10 @@ mod common;
 use bft_core::clients::{ClientIdentity, ClientsOp, ClientsReply, Refusal};
 use bft_core::io::{Input, Rejection, Timer};
 use bft_core::messages::{
-    Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest,
+    BatchEntry, Message, Operation, Outcome, PrePrepare, Request, ResultBody, SessionId,
+    SignedRequest,
 };
-use bft_core::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot};
+use bft_core::types::{ClientId, Digest, Peer, ReplicaId, SequenceNumber, Slot, View};
 use common::{CLIENT, CLIENTS, Cluster, Named, SESSION};
 
 const NEWCOMER: u32 = CLIENTS as u32;
@@ -109,6 +110,35 @@ fn only_the_administrator_says_who_is_a_client() {
     };
     let names: Vec<_> = all.iter().map(|(id, identity)| (id.0, identity.name.as_str())).collect();
     assert_eq!(names, [(0, "client 100"), (1, "client 101"), (2, "client 102")]);
+}
+
+/// The digest of a batch binds its requests, not whom the primary says a reference belongs to.
+#[test]
+fn who_asks_is_whom_the_request_names_not_whom_the_primary_does() {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    open(&mut group, 1);
+    group.replies.clear();
+    let request = about_clients(1, 1, ClientsOp::Register(newcomer()));
+    let (digest, administrator) = (request.request.digest(), ClientId(0));
+    let batch = vec![BatchEntry::Reference { digest, client: administrator, slot: Slot(0) }];
+    let m = PrePrepare { view: View(0), n: SequenceNumber(3), time: group.now.wall, batch };
+    for backup in 1..4 {
+        group.give(Peer::Client(ClientId(1)), backup, Message::Request(request.clone()));
+        group.give(Peer::Replica(ReplicaId(0)), backup, Message::PrePrepare(m.clone()));
+    }
+    group.deliver_all();
+    let results = group.replies.iter().filter_map(|(_, m)| match m {
+        Message::Reply(reply) => match &reply.outcome {
+            Outcome::Result(ResultBody::Whole(result)) => ClientsReply::from_bytes(result).ok(),
+            _ => None,
+        },
+        _ => None,
+    });
+    let results: Vec<_> = results.collect();
+    assert!(results.len() >= 3, "{results:?}");
+    let refused = ClientsReply::Refused(Refusal::NotAdministrator);
+    assert!(results.iter().all(|result| *result == refused), "{results:?}");
 }
 
 #[test]

@@ -110,7 +110,8 @@ impl<S: Service> Replica<S> {
         self.objects.set_clock(time);
         for named in &batch.requests {
             let Some(body) = &named.body else { continue };
-            let ctx = Context { client: named.client, time, n };
+            // Not whom a reference names: the request says itself whose it is.
+            let ctx = Context { client: body.request.client, time, n };
             self.execute_request(&ctx, named.digest, body, out);
         }
     }

@@ -192,7 +192,11 @@ impl<S: Service> Replica<S> {
                 BatchEntry::Inline(request) => Some(Arc::new(request.clone())),
                 BatchEntry::Reference { .. } => known.map(|known| known.request.clone()),
             };
-            requests.push(NamedRequest { digest: *digest, client, slot, proof, body });
+            let mut named = NamedRequest { digest: *digest, client, slot, proof, body: None };
+            if let Some(body) = body {
+                named.take_in(body);
+            }
+            requests.push(named);
         }
         requests
     }
