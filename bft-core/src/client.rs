@@ -135,10 +135,11 @@ enum State {
 #[derive(Clone, Debug)]
 struct Vote {
     n: SequenceNumber,
+    /// A result by its digest, whoever sent it whole.
     outcome: Outcome,
-    digest: Digest,
     /// The view, where the reply is tentative.
     tentative: Option<View>,
+    whole: Option<Bytes>,
 }
 
 /// An ordered operation under way.
@@ -650,12 +651,18 @@ enum Verdict {
 
 impl Vote {
     fn of(m: Reply) -> Self {
-        let digest = match &m.outcome {
-            Outcome::Result(body) => body.digest(),
-            other => Digest::of(crate::types::Domain::Result, other),
-        };
         let tentative = m.tentative.then_some(m.view);
-        Vote { n: m.n, outcome: m.outcome, digest, tentative }
+        let (outcome, whole) = match m.outcome {
+            Outcome::Result(body) => {
+                (Outcome::Result(ResultBody::Digest(body.digest())), body.into_whole())
+            }
+            other => (other, None),
+        };
+        Vote { n: m.n, outcome, tentative, whole }
+    }
+
+    fn says_the_same(&self, other: &Vote) -> bool {
+        (self.n, &self.outcome) == (other.n, &other.outcome)
     }
 
     /// Committed replies may carry any view, tentative ones the same. (decision 2)
@@ -664,13 +671,7 @@ impl Vote {
             (Some(a), Some(b)) => a == b || planted(Planted::TentativeViewsMixed),
             _ => true,
         };
-        (self.n, self.digest) == (other.n, other.digest) && views
-    }
-
-    /// The same without the result, which may be large.
-    fn without_body(&self) -> Self {
-        let outcome = Outcome::Result(ResultBody::Digest(self.digest));
-        Vote { outcome, ..self.clone() }
+        self.says_the_same(other) && views
     }
 }
 
@@ -680,8 +681,8 @@ impl Call {
         let Some(known) = self.votes.get_mut(from.index()) else { return };
         // A whole result is not given up for its digest.
         let keeps_body = known.as_ref().is_some_and(|known| {
-            (known.n, known.digest) == (vote.n, vote.digest)
-                && matches!(known.outcome, Outcome::Result(ResultBody::Whole(_)))
+            known.says_the_same(&vote)
+                && known.whole.is_some()
                 && vote.tentative == known.tentative
         });
         if !keeps_body {
@@ -705,15 +706,15 @@ impl Call {
         if !matches!(supported.outcome, Outcome::Result(_)) {
             return Verdict::Decided(supported.outcome.clone(), None);
         }
-        let whole = self.votes.iter().enumerate().find_map(|(i, vote)| match vote {
-            Some(vote) if supported.matches(vote) => match &vote.outcome {
-                Outcome::Result(ResultBody::Whole(_)) => Some((i, vote.outcome.clone())),
-                _ => None,
-            },
-            _ => None,
+        let whole = self.votes.iter().enumerate().find_map(|(i, vote)| {
+            let vote = vote.as_ref().filter(|vote| supported.matches(vote))?;
+            Some((i, vote.whole.clone()?))
         });
         match whole {
-            Some((i, outcome)) => Verdict::Decided(outcome, self.sender_of_body(i)),
+            Some((i, result)) => {
+                let outcome = Outcome::Result(ResultBody::Whole(result));
+                Verdict::Decided(outcome, self.sender_of_body(i))
+            }
             None => {
                 let asked = self.votes.get(self.replier.index()).and_then(|vote| vote.as_ref());
                 if asked.is_some_and(|vote| supported.matches(vote)) {
@@ -727,10 +728,8 @@ impl Call {
 
     /// Where only one replica sent the whole result, that one is a good replier.
     fn sender_of_body(&self, sender: usize) -> Option<ReplicaId> {
-        let whole = |vote: &&Option<Vote>| {
-            vote.as_ref()
-                .is_some_and(|vote| matches!(vote.outcome, Outcome::Result(ResultBody::Whole(_))))
-        };
+        let whole =
+            |vote: &&Option<Vote>| vote.as_ref().is_some_and(|vote| vote.whole.is_some());
         (self.votes.iter().filter(whole).count() == 1).then_some(ReplicaId(sender as u32))
     }
 }
@@ -746,11 +745,7 @@ struct ReadVerdict {
 impl ReadVote {
     fn new(version: SequenceNumber, result: Option<ResultBody>) -> Self {
         let digest = result.as_ref().map(ResultBody::digest);
-        let whole = match result {
-            Some(ResultBody::Whole(result)) => Some(result),
-            _ => None,
-        };
-        Self { version, digest, whole }
+        Self { version, digest, whole: result.and_then(ResultBody::into_whole) }
     }
 
     fn matches(&self, other: &ReadVote) -> bool {

@@ -34,7 +34,7 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// The session of a client that was revoked: newer than any, and nobody's.
+    /// The session of a client that was revoked: newer than any, and nobody's, as no session has its epoch.
     pub const REVOKED: Self = Self { epoch: u64::MAX, nonce: 0 };
 }
 
@@ -167,6 +167,14 @@ impl ResultBody {
         match self {
             ResultBody::Whole(result) => result_digest(result),
             ResultBody::Digest(digest) => *digest,
+        }
+    }
+
+    /// The result, where it is here whole.
+    pub fn into_whole(self) -> Option<Bytes> {
+        match self {
+            ResultBody::Whole(result) => Some(result),
+            ResultBody::Digest(_) => None,
         }
     }
 }

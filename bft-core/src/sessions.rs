@@ -95,6 +95,9 @@ impl<O: Object> Objects<O> {
 
     /// How `request` stands. A pure function of the state, so every replica that executes it decides alike.
     pub fn standing(&self, request: &Request, digest: Digest, slots: u16) -> Standing {
+        if request.session.epoch == SessionId::REVOKED.epoch {
+            return Standing::Refused(Rejection::UnknownSession);
+        }
         let session = self.session(request.client);
         if request.operation == Operation::CreateSession {
             return match session {

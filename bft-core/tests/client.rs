@@ -4,7 +4,7 @@ mod common;
 
 use bft_core::auth::{Credential, KeyId};
 use bft_core::client::{Client, ClientConfig, ClientError, ClientInput, ClientOutput};
-use bft_core::messages::{Message, NewKey, Outcome, Reply, SessionId};
+use bft_core::messages::{Message, NewKey, Outcome, Reply, ResultBody, SessionId};
 use bft_core::types::*;
 use bytes::Bytes;
 use common::{Named, SESSION};
@@ -105,4 +105,17 @@ fn an_operation_of_a_session_left_behind_has_an_unknown_outcome() {
     };
     assert!(out.iter().any(ended));
     assert_eq!(client.pending(), 0);
+}
+
+/// A digest stands for a result, never for another outcome: whoever answers with that of what the others say keeps nobody out.
+#[test]
+fn a_session_opens_whatever_one_replica_calls_its_result() {
+    let (mut client, reply) = opening();
+    let digest = Digest::of(Domain::Result, &reply.outcome);
+    let lie = Reply { outcome: Outcome::Result(ResultBody::Digest(digest)), ..reply.clone() };
+    let mut out = Vec::new();
+    client.handle(Tick(0), from(0, Message::Reply(lie)), &mut out);
+    (1..4).for_each(|i| client.handle(Tick(0), from(i, Message::Reply(reply.clone())), &mut out));
+    assert!(client.is_open());
+    assert_eq!(client.outvoted(), [1, 0, 0, 0]);
 }

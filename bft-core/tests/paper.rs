@@ -319,12 +319,17 @@ fn a_client_that_two_backups_cannot_check_hears_from_f_plus_1_that_it_must_sign(
     assert_eq!(told, BTreeSet::from([0, 1, 2].map(ReplicaId)), "the primary, and who complained");
 }
 
-/// Decision 6: two backups cannot check a client. For how many batches must it sign then?
-fn batches_to_sign(group: &mut Cluster, seq: &mut u64) -> u64 {
+/// Two backups tell the primary that they cannot check the client.
+fn complain_of_the_client(group: &mut Cluster) {
     for backup in [1, 2] {
         let clients = vec![ClientId(0)];
         group.give(replica(backup), 0, Message::Unauthenticated(Unauthenticated { clients }));
     }
+}
+
+/// Decision 6: two backups cannot check a client. For how many batches must it sign then?
+fn batches_to_sign(group: &mut Cluster, seq: &mut u64) -> u64 {
+    complain_of_the_client(group);
     (0..).take_while(|_| next_must_be_signed(group, seq)).count() as u64
 }
 
@@ -339,6 +344,24 @@ fn next_must_be_signed(group: &mut Cluster, seq: &mut u64) -> bool {
         _ => None,
     });
     told.next().expect("it is served")
+}
+
+/// Decision 6: a client that must sign, and brings the primary one request unsigned and the backups another one signed, deposes
+/// nobody: what everyone can check is what the primary orders.
+#[test]
+fn what_is_signed_takes_the_place_of_what_must_be() {
+    let mut group = group();
+    complain_of_the_client(&mut group);
+    let mut unsigned = Cluster::request(1, b"\x05");
+    unsigned.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
+    group.ask(0, unsigned);
+    group.deliver_all();
+    assert_eq!(group.executed(), [1; 4], "it waits for its signature");
+    for backup in [1, 2] {
+        group.ask(backup, Cluster::request(1, b"\x06"));
+    }
+    group.deliver_all();
+    assert_eq!(group.answers(1).iter().map(|(.., count)| *count).collect::<Vec<_>>(), [6; 4]);
 }
 
 /// Decision 6: whoever waits until it may authenticate again, and behaves for a while less than it had to sign, starts where it

@@ -185,6 +185,22 @@ fn a_revoked_client_is_told_and_never_served_again() {
     assert_eq!(reply, ClientsReply::Registered(ClientId(NEWCOMER + 1)));
 }
 
+/// The session that stands for revocation is nobody's, so none that a client made up outlives it.
+#[test]
+fn nobody_opens_the_session_of_the_revoked() {
+    let mut group = with_newcomer();
+    let before = group.executed();
+    for nonce in [0, 1] {
+        let mut request = Cluster::open_session_of(NEWCOMER).request;
+        request.session = SessionId { nonce, ..SessionId::REVOKED };
+        group.ask_as(NEWCOMER, 0, Cluster::signed_by(NEWCOMER, request));
+    }
+    group.deliver_all();
+    assert_eq!(group.executed(), before);
+    let refused = |(_, why): &&(ReplicaId, Rejection)| *why == Rejection::UnknownSession;
+    assert_eq!(group.rejections.iter().filter(refused).count(), 2, "{:?}", group.rejections);
+}
+
 #[test]
 fn what_a_revoked_client_had_waiting_deposes_no_primary() {
     let mut group = with_newcomer();

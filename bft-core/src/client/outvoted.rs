@@ -45,7 +45,7 @@ impl Outvoted {
                 self.count(i);
             }
         }
-        self.calls.insert(slot, (request, decided.without_body()));
+        self.calls.insert(slot, (request, Vote { whole: None, ..decided.clone() }));
     }
 
     /// A reply to a call that is no longer under way.
@@ -84,7 +84,7 @@ impl Vote {
     /// undone since.
     fn refutes(&self, other: &Vote) -> bool {
         let comparable = other.tentative.is_none() || other.tentative == self.tentative;
-        comparable && (self.n, self.digest) != (other.n, other.digest)
+        comparable && !self.says_the_same(other)
     }
 }
 
@@ -103,9 +103,8 @@ mod tests {
     use crate::types::{SequenceNumber, View};
 
     fn vote(n: u64, result: u8, tentative: Option<u64>) -> Vote {
-        let digest = Digest([result; 32]);
-        let outcome = Outcome::Result(ResultBody::Digest(digest));
-        Vote { n: SequenceNumber(n), outcome, digest, tentative: tentative.map(View) }
+        let outcome = Outcome::Result(ResultBody::Digest(Digest([result; 32])));
+        Vote { n: SequenceNumber(n), outcome, tentative: tentative.map(View), whole: None }
     }
 
     #[test]

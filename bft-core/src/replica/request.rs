@@ -479,6 +479,8 @@ impl<S: Service> Replica<S> {
 
     /// Keeps a request that has not executed.
     ///
+    /// Effects: takes the place of another one of the same seq that has a lesser proof and is not proposed. Its client may have
+    /// to sign and this one be what the backups time: kept out by the other, it would cost an honest primary its view.
     /// Errors: `Duplicate`; `SlotConflict` where another request of the same seq came first.
     pub(super) fn keep(
         &mut self,
@@ -496,9 +498,13 @@ impl<S: Service> Replica<S> {
         let (is_known, proposed) = (known.is_some(), known.and_then(|known| known.proposed));
         if !is_known {
             let age = request.request.age();
-            let same_seq = |other: &Pending| other.request.request.age() == age;
-            if self.requests.on_lane(client, slot).any(same_seq) {
-                return Err(Rejection::SlotConflict);
+            let same_seq = |other: &&Pending| other.request.request.age() == age;
+            let rival = self.requests.on_lane(client, slot).find(same_seq).cloned();
+            if let Some(rival) = rival {
+                if rival.proof >= proof || rival.proposed.is_some() {
+                    return Err(Rejection::SlotConflict);
+                }
+                self.requests.remove(rival.digest);
             }
             self.make_room_for_session(&request.request)?;
         }
