@@ -681,9 +681,7 @@ impl Call {
         let Some(known) = self.votes.get_mut(from.index()) else { return };
         // A whole result is not given up for its digest.
         let keeps_body = known.as_ref().is_some_and(|known| {
-            known.says_the_same(&vote)
-                && known.whole.is_some()
-                && vote.tentative == known.tentative
+            known.says_the_same(&vote) && known.whole.is_some() && vote.tentative == known.tentative
         });
         if !keeps_body {
             *known = Some(vote);
@@ -728,8 +726,7 @@ impl Call {
 
     /// Where only one replica sent the whole result, that one is a good replier.
     fn sender_of_body(&self, sender: usize) -> Option<ReplicaId> {
-        let whole =
-            |vote: &&Option<Vote>| vote.as_ref().is_some_and(|vote| vote.whole.is_some());
+        let whole = |vote: &&Option<Vote>| vote.as_ref().is_some_and(|vote| vote.whole.is_some());
         (self.votes.iter().filter(whole).count() == 1).then_some(ReplicaId(sender as u32))
     }
 }

@@ -30,7 +30,9 @@ pub struct NamedRequest {
 impl NamedRequest {
     /// The request is here. It says itself whose it is; the batch's digest binds no other claim of the message that named it.
     pub fn take_in(&mut self, body: Arc<SignedRequest>) {
-        (self.client, self.slot) = (body.request.client, body.request.slot);
+        if !planted(Planted::ReferenceNamesTheClient) {
+            (self.client, self.slot) = (body.request.client, body.request.slot);
+        }
         self.body = Some(body);
     }
 }

@@ -62,6 +62,7 @@ bugs! {
     TimeUnchecked => "a proposed time is not held against the own clock",
     ClockWithoutSlack => "a proposed time may be late by the clocks' tolerance alone, not by a view timeout more",
     SenderUnchecked => "a request need not be of the client whose link brought it",
+    ReferenceNamesTheClient => "a request named by digest is whose the primary says it is",
     SessionReplayed => "an older CREATE-SESSION begins its session again",
     RevokedStillServed => "a revoked client's session goes on",
     ReadsOnWeak => "a read is accepted on f+1 matching answers",

@@ -227,7 +227,9 @@ impl Oracle {
                 Operation::CreateSession => {
                     let current = self.sessions.get(&request.client);
                     let epoch = current.map_or(0, |current| current.epoch);
-                    let well_formed = request.slot == Slot(0) && request.seq == 0;
+                    let well_formed = request.slot == Slot(0)
+                        && request.seq == 0
+                        && request.session.epoch < SessionId::REVOKED.epoch;
                     let known = self.registered.contains_key(&request.client);
                     let known = known || request.client.replica().is_some();
                     if known && well_formed && epoch < request.session.epoch {

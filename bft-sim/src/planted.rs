@@ -60,6 +60,7 @@ fn lean(bug: Planted) -> Lean {
         Planted::UnmutedAtOnce | Planted::UnmutedIntoOldView => Lean::Amnesia,
         Planted::TimeUnchecked => Lean::Attacks(&["B-12"]),
         Planted::SenderUnchecked => Lean::Impostor,
+        Planted::ReferenceNamesTheClient => Lean::Attacks(&["misattribute"]),
         Planted::SessionReplayed => Lean::SecondSessions,
         Planted::ReadsOnWeak | Planted::ReadsWithoutVersion => Lean::StaleReads,
         Planted::TentativeViewsMixed => Lean::Attacks(&["B-49"]),
@@ -112,6 +113,7 @@ fn convicts(bug: Planted) -> &'static [&'static str] {
         | Planted::TentativeReplyBeforeDurable => &["I-13:"],
         Planted::TimeUnchecked => &["I-11:"],
         Planted::SenderUnchecked => &["I-5:", "c"],
+        Planted::ReferenceNamesTheClient => STATE,
         Planted::SessionReplayed => &["I-4x:", "I-6:", "I-7:", "c"],
         Planted::ReadsOnWeak
         | Planted::ReadsWithoutVersion

@@ -6,6 +6,7 @@ use crate::io::Output;
 use crate::log::{NamedBatch, NamedRequest};
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
 use crate::objects::Objects;
+use crate::planted::{Planted, planted};
 use crate::service::{Context, Service};
 use crate::sessions::Standing;
 use crate::types::{Digest, SequenceNumber};
@@ -111,7 +112,9 @@ impl<S: Service> Replica<S> {
         for named in &batch.requests {
             let Some(body) = &named.body else { continue };
             // Not whom a reference names: the request says itself whose it is.
-            let ctx = Context { client: body.request.client, time, n };
+            let named_by = planted(Planted::ReferenceNamesTheClient).then_some(named.client);
+            let client = named_by.unwrap_or(body.request.client);
+            let ctx = Context { client, time, n };
             self.execute_request(&ctx, named.digest, body, out);
         }
     }

@@ -7,8 +7,8 @@ use super::collusion::Collude;
 use super::forgery::ForgeFiles;
 use super::general::{FloodVictim, Mutate, Mute, Replay, SelectiveSilence};
 use super::primary::{
-    BatchSpam, Dawdle, Difference, Equivocate, ExhaustSequence, ForgeRequests, OrderAgain,
-    PrepareOnly, ProposeTwice, SpoilTags, StarveClient, StarveReplicas, WithholdBodies,
+    BatchSpam, Dawdle, Difference, Equivocate, ExhaustSequence, ForgeRequests, Misattribute,
+    OrderAgain, PrepareOnly, ProposeTwice, SpoilTags, StarveClient, StarveReplicas, WithholdBodies,
     WrongDigest, WrongTime,
 };
 use super::state::{
@@ -452,6 +452,14 @@ pub const ATTACKS: &[Attack] = &[
         DEPOSED,
         WORST,
         || Box::<Collude>::default(),
+    ),
+    replica(
+        "misattribute",
+        Actor::Primary,
+        "says of requests named by digest that they are the administrator's",
+        "a request is whose it says itself; nothing diverges",
+        WORST,
+        || Box::new(Misattribute),
     ),
     client(
         "bad-mac",

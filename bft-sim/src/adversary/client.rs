@@ -119,6 +119,13 @@ impl Adversary for WildTimestamps {
         if let Message::Request(m) = &message {
             let r = &m.request;
             let old = SessionId { epoch: r.session.epoch.saturating_sub(1), ..r.session };
+            let open = |session| Request {
+                operation: Operation::CreateSession,
+                session,
+                slot: Slot(0),
+                seq: 0,
+                ..r.clone()
+            };
             let wild = [
                 Request { seq: u64::MAX, ..r.clone() },
                 Request { seq: r.seq.saturating_sub(1), ..r.clone() },
@@ -126,13 +133,8 @@ impl Adversary for WildTimestamps {
                 Request { slot: Slot(u16::MAX), ..r.clone() },
                 Request { session: old, ..r.clone() },
                 Request { operation: Operation::CreateSession, ..r.clone() },
-                Request {
-                    operation: Operation::CreateSession,
-                    session: old,
-                    slot: Slot(0),
-                    seq: 0,
-                    ..r.clone()
-                },
+                open(old),
+                open(SessionId::REVOKED),
             ];
             for request in wild {
                 let signed = sign(ctx, request);

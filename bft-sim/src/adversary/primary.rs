@@ -142,6 +142,41 @@ impl Adversary for WrongDigest {
     }
 }
 
+/// Says of every request that it names by digest that it is the administrator's, and gives its copies of batches only so: the
+/// digest of a batch binds neither client nor slot.
+pub struct Misattribute;
+
+impl Misattribute {
+    fn reference(place: usize, digest: Digest) -> BatchEntry {
+        BatchEntry::Reference { digest, client: ClientId::ADMINISTRATOR, slot: Slot(place as u16) }
+    }
+
+    /// All of `batch` by name.
+    fn strip(batch: &mut [BatchEntry]) {
+        for (place, entry) in batch.iter_mut().enumerate() {
+            *entry = Self::reference(place, entry_digest(entry));
+        }
+    }
+}
+
+impl Adversary for Misattribute {
+    fn on_send(&mut self, ctx: &mut Context<'_>, to: Peer, mut message: Message) {
+        match &mut message {
+            Message::PrePrepare(m) => {
+                for (place, entry) in m.batch.iter_mut().enumerate() {
+                    if let BatchEntry::Reference { digest, .. } = *entry {
+                        *entry = Self::reference(place, digest);
+                    }
+                }
+            }
+            Message::Committed(m) => Self::strip(&mut m.batch),
+            Message::Batch(m) => Self::strip(&mut m.batch),
+            _ => {}
+        }
+        ctx.send(to, message);
+    }
+}
+
 /// B-05: sequence numbers outside the window, at its very end, and with gaps.
 pub struct ExhaustSequence;
 

@@ -6,7 +6,7 @@ use bft_core::messages::{
     Checkpoint, Fetch, Message, Outcome, Parts, ReadReply, ResultBody, result_digest,
 };
 use bft_core::tree::parts::{Address, Part};
-use bft_core::types::{Digest, Peer, SequenceNumber};
+use bft_core::types::{Digest, Domain, Peer, SequenceNumber};
 use bytes::Bytes;
 
 /// A CHECKPOINT that this replica really signs, whatever it says.
@@ -196,6 +196,10 @@ impl Adversary for WrongReplies {
                     }
                     (Outcome::Result(body), 2) => {
                         Outcome::Result(ResultBody::Digest(body.digest()))
+                    }
+                    (opened, 2) => {
+                        let digest = Digest::of(Domain::Result, &opened);
+                        Outcome::Result(ResultBody::Digest(digest))
                     }
                     (_, 3) => Outcome::SessionRefused { epoch: u64::MAX },
                     (outcome, _) => outcome,
