@@ -132,7 +132,8 @@ impl Tick {
 pub struct Time(pub u64);
 
 impl Time {
-    /// The later of `proposed` and one nanosecond past `self`: agreed time never stands still. (decision 7)
+    /// The later of `proposed` and one nanosecond past `self`: agreed time never stands still, from request to request.
+    /// (decision 7)
     pub fn advanced_to(self, proposed: Time) -> Time {
         Time(self.0.saturating_add(1).max(proposed.0))
     }

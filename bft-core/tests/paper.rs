@@ -215,6 +215,30 @@ fn what_arrives_together_is_ordered_together() {
     }
 }
 
+/// [decision 7] Agreed time ascends from request to request: what two writers of one batch leave does not bear one time, or each
+/// would take it for its own doing.
+#[test]
+fn every_request_of_a_batch_has_a_time_of_its_own() {
+    let mut group = group();
+    let requests = [0, 1, 2].map(|slot| {
+        let request = Cluster::request(1, b"time").request;
+        Cluster::signed(Request { slot: Slot(slot), ..request })
+    });
+    let digests = requests.iter().map(|signed| signed.request.digest());
+    let time = Time(group.now.wall.0 + 1_000);
+    let digest = batch_digest(time, digests);
+    let batch = requests.into_iter().map(BatchEntry::Inline).collect();
+    let m = PrePrepare { view: View(0), n: SequenceNumber(2), time, batch };
+    group.give(replica(0), 1, Message::PrePrepare(m));
+    for i in [2, 3] {
+        group.give(replica(i), 1, prepare(2, digest));
+        group.give(replica(i), 1, commit(2, digest));
+    }
+    let times: Vec<_> = group.answers(1).iter().map(|(.., told)| *told).collect();
+    assert_eq!(times, [time.0, time.0 + 1, time.0 + 2]);
+    assert!(group.replicas[1].objects().clock().0 > time.0 + 2, "nor with what comes after");
+}
+
 /// B-11: a primary that orders a request twice makes it execute once.
 #[test]
 fn a_request_ordered_twice_executes_once() {

@@ -213,8 +213,10 @@ impl Oracle {
         }
         let mut state = self.states.last().cloned().ok_or("no state")?;
         at_batch(&mut state, n);
-        self.clock = Time((self.clock.0 + 1).max(batch.time.0));
-        for (digest, signed) in &batch.requests {
+        let first = self.clock.0.saturating_add(1).max(batch.time.0);
+        self.clock = Time(first.saturating_add(batch.requests.len() as u64));
+        for (k, (digest, signed)) in batch.requests.iter().enumerate() {
+            let time = Time(first.saturating_add(k as u64));
             let request = &signed.request;
             let honest = self.honest.get(request.client.0 as usize) == Some(&true);
             if honest && !self.asked.contains(digest) {
@@ -248,7 +250,7 @@ impl Oracle {
                 continue;
             }
             self.slots.insert((request.client, request.slot), (request.session, next));
-            let ctx = Context { client: request.client, time: self.clock, n };
+            let ctx = Context { client: request.client, time, n };
             match op {
                 Some(op) => {
                     let result = self.service.execute(&ctx, &mut state, op);

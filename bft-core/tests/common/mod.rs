@@ -35,7 +35,10 @@ impl Service for Counter {
         objects.insert(COUNT, 0);
     }
 
-    fn execute(&self, _: &Context, objects: &mut Objects<u64>, op: &Bytes) -> Bytes {
+    fn execute(&self, ctx: &Context, objects: &mut Objects<u64>, op: &Bytes) -> Bytes {
+        if &op[..] == b"time" {
+            return Bytes::copy_from_slice(&ctx.time.0.to_le_bytes());
+        }
         let count = objects.get_mut(COUNT).expect("made at genesis");
         *count += u64::from(op.first().copied().unwrap_or(0));
         Bytes::copy_from_slice(&count.to_le_bytes())
