@@ -245,8 +245,32 @@ struct Server {
 
 #[derive(Default)]
 struct Connections {
-    open: BTreeMap<u64, Arc<Connection>>,
+    open: BTreeMap<u64, (IpAddr, Arc<Connection>)>,
     closed: bool,
+}
+
+impl Connections {
+    /// Ends one connection where there are too many, so that nobody is kept out by those who say nothing: of an address that has
+    /// the most, the one that has been silent longest. Its client connects again when it needs to.
+    fn make_place(&mut self) {
+        if self.open.len() < MAX_CONNECTIONS {
+            return;
+        }
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.open.values().for_each(|(address, _)| *counts.entry(*address).or_default() += 1);
+        let most = counts.values().max().copied();
+        let of_the_busiest =
+            self.open.iter().filter(|(_, (address, _))| counts.get(address).copied() == most);
+        let silent = of_the_busiest.min_by_key(|(_, (_, connection))| connection.heard());
+        if let Some((address, connection)) =
+            silent.map(|(number, _)| *number).and_then(|number| self.open.remove(&number))
+        {
+            tracing::info!(
+                "ended a connection of {address}, silent the longest, to let another in"
+            );
+            connection.close();
+        }
+    }
 }
 
 impl Server {
@@ -282,10 +306,8 @@ impl Server {
             if connections.closed {
                 return Err("this process ends".into());
             }
-            if connections.open.len() >= MAX_CONNECTIONS {
-                return Err(format!("{MAX_CONNECTIONS} clients are connected"));
-            }
-            connections.open.insert(number, connection.clone());
+            connections.make_place();
+            connections.open.insert(number, (peer.ip(), connection.clone()));
         }
         let is_believed = !self.args.privileged_port || PRIVILEGED.contains(&peer.port());
         let sender = Sender { address: peer.ip(), is_believed };
@@ -314,7 +336,7 @@ impl Server {
     fn close_all(&self) {
         let mut connections = self.connections();
         connections.closed = true;
-        connections.open.values().for_each(|connection| connection.close());
+        connections.open.values().for_each(|(_, connection)| connection.close());
     }
 }
 

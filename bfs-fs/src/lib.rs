@@ -297,9 +297,9 @@ impl Service for FileSystem {
     fn dismiss(&self, ctx: &Context, objects: &mut State, client: ClientId) {
         let own = Context { client, ..*ctx };
         let caller = op::Caller { uid: 0, gid: 0, groups: Vec::new() };
-        // Ending a lease cannot fail.
-        let _ = self.apply(&own, objects, &FsRequest { caller, op: FsOp::EndLease });
+        // Nothing binds it any more, as its subtree would, which may be gone: so ending the lease cannot fail.
         ops::put_export(objects, client.0, None);
+        let _ = self.apply(&own, objects, &FsRequest { caller, op: FsOp::EndLease });
         ops::forget_answers(objects, client.0);
     }
 

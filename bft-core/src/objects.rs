@@ -5,7 +5,7 @@
 
 use crate::clients::ClientIdentity;
 use crate::sessions::{Session, SlotRecord};
-use crate::tree::{Object, ObjectId, Tree};
+use crate::tree::{Object, ObjectId, Range, Tree};
 use crate::types::{ClientId, Digest, SequenceNumber, Time};
 use borsh::{BorshDeserialize, BorshSerialize};
 use core::cell::Cell;
@@ -95,7 +95,23 @@ impl<O: Object> Objects<O> {
 
     /// The service's objects from `first` to `last`, both included, ascending.
     pub fn range(&self, first: ObjectId, last: ObjectId) -> impl Iterator<Item = (ObjectId, &O)> {
-        self.tree.range(first, last).filter_map(|(id, object, version)| match object {
+        self.read_all(self.tree.range(first, last))
+    }
+
+    /// The service's objects from `last` down to `first`, both included.
+    pub fn range_down(
+        &self,
+        first: ObjectId,
+        last: ObjectId,
+    ) -> impl Iterator<Item = (ObjectId, &O)> {
+        self.read_all(self.tree.range_down(first, last))
+    }
+
+    fn read_all<'a>(
+        &'a self,
+        range: Range<'a, StateObject<O>>,
+    ) -> impl Iterator<Item = (ObjectId, &'a O)> {
+        range.filter_map(|(id, object, version)| match object {
             StateObject::Service(object) => {
                 self.newest_read.set(self.newest_read.get().max(version));
                 Some((id, object))

@@ -249,9 +249,13 @@ impl<O: Object> Tree<O> {
 
     /// Every object from `first` to `last`, both included, ascending.
     pub fn range(&self, first: ObjectId, last: ObjectId) -> Range<'_, O> {
-        let mut range = Range { stack: Vec::new(), first, last };
-        range.stack.extend(self.root.as_ref());
-        range
+        let stack = self.root.iter().collect();
+        Range { stack, first, last, descending: false }
+    }
+
+    /// Every object from `last` down to `first`, both included.
+    pub fn range_down(&self, first: ObjectId, last: ObjectId) -> Range<'_, O> {
+        Range { descending: true, ..self.range(first, last) }
     }
 
     /// The digest of the contents. Costs O(objects changed since it was last asked for).
@@ -383,6 +387,7 @@ pub struct Range<'a, O> {
     stack: Vec<&'a Child<O>>,
     first: ObjectId,
     last: ObjectId,
+    descending: bool,
 }
 
 impl<'a, O> Iterator for Range<'a, O> {
@@ -397,8 +402,12 @@ impl<'a, O> Iterator for Range<'a, O> {
                     }
                 }
                 Child::Node(node) => {
-                    let reach = self.first.0..=self.last.0;
-                    self.stack.extend(node.children_within(reach).rev());
+                    let children = node.children_within(self.first.0..=self.last.0);
+                    // What is pushed last comes first.
+                    match self.descending {
+                        true => self.stack.extend(children),
+                        false => self.stack.extend(children.rev()),
+                    }
                 }
             }
         }
@@ -466,6 +475,8 @@ mod tests {
                 let found: Vec<_> = tree.range(first, last).map(|(id, v, _)| (id, *v)).collect();
                 let expected: Vec<_> = model.range(first..=last).map(|(id, v)| (*id, *v)).collect();
                 assert_eq!(found, expected);
+                let down = tree.range_down(first, last).map(|(id, v, _)| (id, *v));
+                assert!(down.eq(expected.into_iter().rev()));
                 assert_eq!(tree.digest(), built(&model).digest());
             }
         }

@@ -12,8 +12,9 @@ use std::collections::VecDeque;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest record: the largest WRITE and what is around it. Units: bytes.
 pub const MAX_RECORD: usize = MAX_IO as usize + (64 << 10);
@@ -21,7 +22,9 @@ pub const MAX_RECORD: usize = MAX_IO as usize + (64 << 10);
 const MAX_CALLS: usize = 128;
 /// What the calls of one connection that wait, and their replies, may take. Units: bytes.
 const MAX_CALL_BYTES: usize = 16 << 20;
-/// What those of all connections may take. Units: bytes.
+/// What every connection may take of that whatever the others do: any one call, and some small ones. Units: bytes.
+const OWN_BYTES: usize = 2 << 20;
+/// What all connections may take beyond that. Units: bytes.
 pub const MAX_ALL_BYTES: usize = 256 << 20;
 /// How long half a record may wait for the rest, and a reply for a client that does not read.
 const STUCK: Duration = Duration::from_secs(60);
@@ -43,23 +46,43 @@ impl Room {
 
     /// Takes `wanted`, or all there is if that is less, when it is free.
     fn take(self: &Arc<Self>, wanted: usize) -> Taken {
-        let taken = wanted.min(self.all);
+        self.take_with(None, wanted)
+    }
+
+    /// Takes `wanted` of `own`, or of this, whichever has it first.
+    fn take_with(self: &Arc<Self>, own: Option<&Arc<Own>>, wanted: usize) -> Taken {
+        let (taken, order) = (wanted.min(self.all), Ordering::Relaxed);
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.freed.wait_while(free, |free| *free < taken);
-        *free.unwrap_or_else(PoisonError::into_inner) -= taken;
-        Taken { room: self.clone(), taken }
+        let has_own = || own.filter(|own| own.0.load(order) >= taken);
+        let full = |free: &mut usize| *free < taken && has_own().is_none();
+        let mut free = self.freed.wait_while(free, full).unwrap_or_else(PoisonError::into_inner);
+        let own = has_own().cloned();
+        match &own {
+            Some(own) => drop(own.0.fetch_sub(taken, order)),
+            None => *free -= taken,
+        }
+        Taken { room: self.clone(), own, taken }
     }
 }
+
+/// What is free for one taker alone beside a room that it shares. Changes only under that room's lock.
+#[derive(Default)]
+struct Own(AtomicUsize);
 
 /// Room that is given back when this is dropped.
 struct Taken {
     room: Arc<Room>,
+    own: Option<Arc<Own>>,
     taken: usize,
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        *self.room.free.lock().unwrap_or_else(PoisonError::into_inner) += self.taken;
+        let mut free = self.room.free.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.own {
+            Some(own) => drop(own.0.fetch_add(self.taken, Ordering::Relaxed)),
+            None => *free += self.taken,
+        }
         self.room.freed.notify_all();
     }
 }
@@ -70,6 +93,8 @@ type Permit = [Taken; 3];
 /// A connection, as its threads share it.
 pub struct Connection {
     socket: TcpStream,
+    /// When it came, or its last call did.
+    heard: Mutex<Instant>,
     outgoing: Mutex<Outgoing>,
     /// There is something to write, or nothing will come any more.
     work: Condvar,
@@ -92,7 +117,12 @@ impl Connection {
         socket.set_read_timeout(Some(STUCK))?;
         socket.set_write_timeout(Some(STUCK))?;
         let (outgoing, work) = Default::default();
-        Ok(Arc::new(Self { socket, outgoing, work }))
+        Ok(Arc::new(Self { socket, heard: Mutex::new(Instant::now()), outgoing, work }))
+    }
+
+    /// When it came, or its last call did.
+    pub fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the connection; its threads notice.
@@ -124,8 +154,10 @@ impl Connection {
             .name("bfs-nfs-writer".into())
             .spawn(move || writer.write_queue())?;
         let (calls, bytes) = (Room::new(MAX_CALLS), Room::new(MAX_CALL_BYTES));
+        let own = Arc::new(Own(AtomicUsize::new(OWN_BYTES)));
         let mut input = BufReader::with_capacity(READ_AHEAD, &self.socket);
         while let Some(record) = read_record(&mut input)? {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             let size = record.len();
             let next = front.read(record.into(), sender);
             let room = match &next {
@@ -133,7 +165,8 @@ impl Connection {
                 Next::Answer(reply) => reply.len(),
                 Next::Ask(question) => size + question.reply_size(),
             };
-            let permit = [calls.take(1), bytes.take(room), all.take(room)];
+            // However much others leave unread, there is room for one call of each.
+            let permit = [calls.take(1), bytes.take(room), all.take_with(Some(&own), room)];
             match next {
                 Next::Ignore => {}
                 Next::Answer(reply) => self.send(reply, permit),
@@ -312,6 +345,16 @@ mod tests {
         let other = room.clone();
         let waiter = std::thread::spawn(move || drop(other.take(100)));
         assert_eq!(*room.free.lock().unwrap(), 2);
+        let own = Arc::new(Own(AtomicUsize::new(5)));
+        let mine = room.take_with(Some(&own), 5);
+        let (same, shared) = (own.clone(), room.clone());
+        let second = std::thread::spawn(move || shared.take_with(Some(&same), 4).own.is_some());
+        drop(mine);
+        assert!(
+            second.join().unwrap(),
+            "what is one's own is given back while others have the rest"
+        );
+        assert_eq!(own.0.load(Ordering::Relaxed), 5);
         drop(first);
         waiter.join().unwrap();
         assert_eq!(*room.free.lock().unwrap(), 10);

@@ -9,7 +9,7 @@ use super::reply;
 use super::rpc::{self, Accepted, AuthError, Call, Credential, NoCall};
 use super::status::{Procedure, Status};
 use crate::backend::Backend;
-use bfs_fs::op::{Caller, FsError, FsReply, FsRequest, FsResult, OnceKey, Refusal};
+use bfs_fs::op::{Caller, FsError, FsOp, FsReply, FsRequest, FsResult, OnceKey, Refusal};
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -210,7 +210,11 @@ fn run(
     done: impl FnOnce(FsResult) + Send + 'static,
 ) {
     let Some(wanted) = size else { return backend.call(request, Box::new(done)) };
-    let (again, same) = (backend.clone(), request.clone());
+    let (again, mut same) = (backend.clone(), request.clone());
+    if let FsOp::Watched(watched) = &mut same.op {
+        // The first step changes the time that it guards.
+        watched.guard = None;
+    }
     backend.call(
         request,
         Box::new(move |result| match reached(&result) {

@@ -201,7 +201,8 @@ fn a_client_that_does_not_read_keeps_nobody_waiting() {
     let root = client.mount();
     let (file, _) = client.create(&root, b"f", 0o644).unwrap();
     client.write(&file, 0, &vec![7; 1 << 20]).unwrap();
-    let mut greedy: Vec<_> = (0..8).map(|_| server.client()).collect();
+    // More than what there is for all of them.
+    let mut greedy: Vec<_> = (0..24).map(|_| server.client()).collect();
     for client in &mut greedy {
         client.socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         for _ in 0..200 {
@@ -216,12 +217,25 @@ fn a_client_that_does_not_read_keeps_nobody_waiting() {
     }
     std::thread::sleep(Duration::from_millis(500));
     is_served(&mut client, &root);
+    is_served(&mut server.client(), &root);
+    assert_eq!(client.read(&file, 0, 1 << 20).unwrap().0.len(), 1 << 20);
     assert!(server.resident() < 400_000, "{} KiB", server.resident());
     // Whoever reads after all gets every answer, in whole records.
     let last = greedy.last_mut().unwrap();
     for _ in 0..50 {
         assert!(last.receive().len() > 1 << 20);
     }
+}
+
+#[test]
+fn those_who_connect_and_say_nothing_keep_nobody_out() {
+    let server = Server::local(&[]);
+    let mut client = server.client();
+    let root = client.mount();
+    let silent: Vec<_> =
+        (0..300).map(|_| TcpStream::connect(("127.0.0.1", server.port)).unwrap()).collect();
+    is_served(&mut server.client(), &root);
+    drop(silent);
 }
 
 #[test]

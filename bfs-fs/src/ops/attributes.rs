@@ -10,8 +10,8 @@ impl Writer<'_> {
     /// Changes what `set` names, all of it or nothing.
     ///
     /// Effects: a new owner, group or size takes the set-id bits and the capabilities of what is no directory. A size that cuts
-    /// off more than [`MAX_CHUNKS`](super::extent::MAX_CHUNKS) chunks is reached in steps: until the answer shows it, nothing else has changed and
-    /// the same is to be asked for again.
+    /// off more than [`MAX_CHUNKS`](super::extent::MAX_CHUNKS) chunks is reached in steps: until the answer shows it, nothing else of what `set`
+    /// names has changed and the same is to be asked for again.
     ///
     /// Errors: `Stale`, `NotPermitted`, `AccessDenied`, `Invalid` (a time beyond its nanoseconds, the size of what has none),
     /// `IsDirectory` (the size of a directory), `FileTooLarge`, `NotSupported` (the mode of a symbolic link), `NoSpace` (the new owner had nothing).
@@ -28,6 +28,7 @@ impl Writer<'_> {
         let mode = new_mode(self.caller, record, set);
         let is_directory = record.is_directory();
         if set.size.is_some_and(|size| !self.resize(number, size)) {
+            self.touch_data(number);
             return self.reader().attributes(number);
         }
         if !is_directory && (set.size.is_some() || set.uid.is_some() || set.gid.is_some()) {
@@ -47,6 +48,10 @@ impl Writer<'_> {
             record.accessed = at(set.accessed, now).unwrap_or(record.accessed);
             record.modified = at(set.modified, now).unwrap_or(record.modified);
             record.changed = now;
+            if let Body::File { verifier } = &mut record.body {
+                // Its maker has heard of it. A verifier may come again, from a client that has started anew: no repeat then.
+                *verifier = None;
+            }
         });
         self.reader().attributes(number)
     }

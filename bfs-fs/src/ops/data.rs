@@ -1,5 +1,6 @@
 //! The contents of files.
 
+use super::extent::MAX_CHUNKS;
 use crate::cost;
 use crate::object::{Body, CHUNK, Chunk, InodeRecord, Object, data_id, split};
 use crate::op::{FsError, FsReply, FsResult, Inode, MAX_IO, encode_data};
@@ -146,17 +147,23 @@ impl Writer<'_> {
 
     /// Sets the size of a file. What is cut off is gone; what is added is a hole. [truncate(2)]
     ///
-    /// Effects: a cut of more than [`MAX_CHUNKS`] chunks only zeros the first of them, and leaves the size for the step that
-    /// reaches the end. Says whether the size is set.
+    /// Effects: of more than [`MAX_CHUNKS`] chunks only the last go, and the file ends where they began: a step, after which it
+    /// still is a beginning of what it was. Says whether the size is set.
     ///
     /// Requires: `number` is a file, `size <= MAX_FILE_SIZE`. The times are the caller's.
     pub(super) fn resize(&mut self, number: Inode, size: u64) -> bool {
         let end = self.reader().inode(number).map_or(size, |record| record.size);
+        let (first, last) = (data_id(number, size / CHUNK), data_id(number, u64::MAX));
+        let stored = self.state.range_down(first, last).take(MAX_CHUNKS + 1);
+        let indices: Vec<u64> = stored.map(|(id, _)| id.minor()).collect();
+        let from = match indices.get(MAX_CHUNKS) {
+            None => size,
+            Some(next) => (next + 1) * CHUNK,
+        };
+        self.punch(number, from, u64::MAX);
         // What is reserved behind an end that stays may go later.
-        let done = self.punch(number, size, u64::MAX) == u64::MAX || size == end;
-        if done {
-            self.change(number, |record| record.size = size);
-        }
-        done
+        let reached = if from == size { size } else { end.min(from) };
+        self.change(number, |record| record.size = reached);
+        reached == size
     }
 }

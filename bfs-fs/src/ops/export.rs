@@ -206,7 +206,10 @@ impl Writer<'_> {
         let is_top = matches!(record.body, Body::Directory { .. }) && record.subtree == number;
         self.book(owners, -(pages as i64), -1);
         if is_top {
-            self.put_account(Subject::Subtree(number), Account::default());
+            // What was removed in it while it was open still counts, until it goes too.
+            let subject = Subject::Subtree(number);
+            let left = Account { limits: Limits::default(), ..account(self.state, subject) };
+            self.put_account(subject, left);
         }
     }
 

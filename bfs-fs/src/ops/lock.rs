@@ -139,16 +139,18 @@ impl Writer<'_> {
     ///
     /// Effects: renews the lease.
     ///
-    /// Errors: `Stale`, `Invalid`, `NoLocks` if a lock would have to be cut in two and there are too many.
+    /// Errors: `Stale`, `Invalid`, `NoLocks` if a lock would have to be cut in two and there are too many, or no memory.
     pub fn unlock(&mut self, number: Inode, request: &LockRequest) -> FsResult {
         let reader = self.reader();
         reader.inode(number)?;
         request.check()?;
         let gone = reader.as_lock(request);
         let Some(mut table) = reader.locks(number).cloned() else { return Ok(FsReply::Done) };
+        let before = table.len();
         table.clear(gone.owner, gone.class, gone.start, gone.end);
         table.grant();
-        if table.weight() > MAX_LOCKS {
+        let more = table.len().saturating_sub(before) as u64;
+        if table.weight() > MAX_LOCKS || self.expect_room(more * cost::LOCK_COST).is_err() {
             return Err(FsError::NoLocks);
         }
         self.renewed_lease();

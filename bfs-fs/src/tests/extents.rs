@@ -158,8 +158,11 @@ fn a_large_cut_or_hole_is_made_in_steps() {
     let (mut b, file) = scattered(chunks);
     let size = (chunks - 1) * 32_768 + 1;
     let cut = b.get(&root(), truncate(file, 10));
-    // The first chunk holds what stays.
-    assert_eq!((cut.size, cut.blocks), (size, 101 * 8));
+    // What is left is a beginning of the file, and everyone can see that it has changed.
+    assert_eq!((cut.size, cut.blocks), (100 * 32_768, 100 * 8));
+    assert_eq!((cut.modified, cut.changed), (b.now(), b.now()));
+    let first = b.run(&root(), FsOp::Read { inode: file, offset: 0, count: 1 });
+    assert!(matches!(first, Ok(FsReply::Data { data, .. }) if data == b"x"[..]));
     let cut = b.get(&root(), truncate(file, 10));
     assert_eq!((cut.size, cut.blocks), (10, 8));
     let (mut b, file) = scattered(chunks);

@@ -293,3 +293,23 @@ fn a_dismissed_client_holds_nothing_and_has_no_export() {
     let everybody = b.run(&root(), FsOp::GetExport { client: 8 });
     assert_eq!(b.run(&root(), FsOp::GetExport { client: 7 }), everybody);
 }
+
+#[test]
+fn a_dismissed_client_holds_nothing_although_its_subtree_has_gone() {
+    let mut b = Bench::new();
+    let top = b.directory(&root(), ROOT, "top", 0o777);
+    b.run(&root(), FsOp::MakeSubtree { inode: top }).expect("a subtree");
+    let export = Export { subtree: top, read_only: false, root_squash: true, uids: Vec::new() };
+    b.done(&root(), FsOp::SetExport { client: 7, export: Some(export) });
+    b.client = 7;
+    let f = b.file(&user(5), ROOT, "f", 0o666);
+    b.run(&user(5), hold(&[f])).expect("held");
+    b.client = 0;
+    b.run(&root(), unlink_kept(top, "f", &[])).expect("unlinked");
+    b.done(&root(), rmdir(ROOT, "top"));
+    b.n += 1;
+    let ctx = b.context();
+    b.fs.dismiss(&ctx, &mut b.state, ClientId(7));
+    b.file(&root(), ROOT, "g", 0o600);
+    b.fails(&root(), get(f), Stale);
+}

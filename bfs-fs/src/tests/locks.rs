@@ -23,6 +23,21 @@ fn flock(owner: u64, kind: LockKind) -> LockRequest {
     request(owner, Flock, kind, 0, END)
 }
 
+/// An unlock that cuts a lock in two takes memory too.
+#[test]
+fn an_unlock_takes_no_more_room_than_there_is() {
+    let mut lockers = Lockers::new();
+    assert_eq!(lockers.try_lock(1, record(1, Exclusive, 0, END)), Ok(FsReply::Done));
+    lockers.b.fs = crate::FileSystem::new(FileSystemConfig {
+        memory_budget: lockers.b.used() + cost::LOCK_COST,
+        ..FileSystemConfig::default()
+    });
+    assert_eq!(lockers.unlock(1, record(1, Exclusive, 1, 1)), Ok(FsReply::Done));
+    assert_eq!(lockers.unlock(1, record(1, Exclusive, 3, 3)), Err(NoLocks));
+    assert_eq!(lockers.unlock(1, record(1, Exclusive, 0, 0)), Ok(FsReply::Done), "makes it less");
+    assert_eq!(lockers.unlock(1, record(1, Exclusive, 3, 3)), Ok(FsReply::Done));
+}
+
 /// Locks a file as different clients.
 struct Lockers {
     b: Bench,

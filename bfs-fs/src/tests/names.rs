@@ -59,6 +59,21 @@ fn the_ways_to_create() {
     b.fails(&root(), create("g", CreateMode::Exclusive(0)), Exists);
 }
 
+/// Systems that number their exclusive creates begin anew when they start: what they made before must not look like a repeat.
+#[test]
+fn a_verifier_says_nothing_any_more_once_its_file_has_been_given_attributes() {
+    let mut b = Bench::new();
+    let lock = || FsOp::Create {
+        parent: ROOT,
+        name: "lock".into(),
+        mode: 0,
+        how: CreateMode::Exclusive(1),
+    };
+    let made = b.get(&root(), lock());
+    b.get(&root(), chmod(made.inode, 0o600));
+    b.fails(&root(), lock(), Exists);
+}
+
 #[test]
 fn an_inode_number_is_never_used_twice() {
     let mut b = Bench::new();

@@ -119,6 +119,7 @@ impl Model {
                 }
             }
             node.times[2] = at.now;
+            node.verifier = None;
         }
         self.shown(number)
     }
