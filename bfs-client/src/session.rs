@@ -3,6 +3,9 @@
 //! The thread that brings a kernel request encodes it and writes it to the sockets itself; the network's thread reads the
 //! replies and answers the kernel itself. No message passes from one thread to the other.
 
+mod given_up;
+
+use self::given_up::GivenUp;
 use crate::backend::{Backend, Outvoted};
 use crate::evidence;
 use crate::failure::{Exit, Failure, Outcome};
@@ -109,6 +112,7 @@ struct Driver {
     started: Instant,
     deadline: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
+    given_up: GivenUp<ClientInput>,
     next_token: u64,
     patience: Patience,
     notice_at: Option<Instant>,
@@ -183,6 +187,9 @@ impl Driver {
                     let result = result.map_err(|error| self.ended(error));
                     links.defer(move || (waiting.done)(result));
                 }
+                for (_, input) in self.given_up.ended(token) {
+                    self.input(input, links);
+                }
             }
         }
     }
@@ -203,7 +210,9 @@ impl Driver {
         if self.notice_at.is_none() {
             self.notice_at = Some(since + self.first_notice());
         }
-        self.input(input(token), links);
+        if let Some(input) = self.given_up.admit(token, input(token)) {
+            self.input(input, links);
+        }
     }
 
     /// Says once why nothing succeeds any more.
@@ -266,6 +275,7 @@ impl Driver {
     fn end(&mut self, token: u64, why: SessionError, links: &mut Links) {
         if let Some(waiting) = self.waiting.remove(&token) {
             links.defer(move || (waiting.done)(Err(why)));
+            self.given_up.give_up(token);
         }
     }
 
@@ -421,6 +431,7 @@ impl Session {
             started: Instant::now(),
             deadline: None,
             waiting: BTreeMap::new(),
+            given_up: GivenUp::default(),
             next_token: 1,
             patience,
             notice_at: None,
