@@ -27,18 +27,22 @@ pub struct ExportArgs {
     #[arg(long, env = "BFS_NO_ROOT_SQUASH", requires = "client")]
     no_root_squash: bool,
     /// As whom the client's users may act, for example 1000-1999,65533; whoever else is nobody
-    #[arg(long, value_name = "UIDS", env = "BFS_UIDS", value_parser = uid_ranges, requires = "client")]
-    uids: Option<UidRanges>,
+    #[arg(long, value_name = "UIDS", env = "BFS_UIDS", value_parser = id_ranges, requires = "client")]
+    uids: Option<Ranges>,
+    /// In which groups they may be; of any other, whatever the client says, they are not members
+    #[arg(long, value_name = "GIDS", env = "BFS_GIDS", value_parser = id_ranges, requires = "client")]
+    gids: Option<Ranges>,
     /// Let the client do what clients may that nothing is said about: everything, but with root squashed
     #[arg(long, env = "BFS_DEFAULT", requires = "client",
-          conflicts_with_all = ["subtree", "read_only", "no_root_squash", "uids"])]
+          conflicts_with_all = ["subtree", "read_only", "no_root_squash", "uids", "gids"])]
     default: bool,
     /// Print JSON
     #[arg(long, env = "BFS_JSON")]
     json: bool,
 }
 
-type UidRanges = Vec<(u32, u32)>;
+// By a name of its own, or the parser of arguments would take it for many values.
+type Ranges = bfs_fs::op::IdRanges;
 
 /// Arguments of `bfs quota`.
 #[derive(Args, Clone, Debug)]
@@ -86,17 +90,18 @@ fn limit(text: &str) -> Result<Limit, String> {
     number.map(|number| Limit(Some(number))).ok_or_else(|| "neither a number nor none".into())
 }
 
-fn uid_ranges(text: &str) -> Result<UidRanges, String> {
+fn id_ranges(text: &str) -> Result<Ranges, String> {
     let range = |text: &str| {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
     };
-    let ranges: Option<UidRanges> = text.split(',').map(range).collect();
+    let ranges: Option<Ranges> = text.split(',').map(range).collect();
     let export = Export {
         subtree: ROOT,
         read_only: false,
         root_squash: true,
         uids: ranges.ok_or("not a list such as 1000-1999,65533")?,
+        gids: Ranges::new(),
     };
     if export.is_valid() {
         Ok(export.uids)
@@ -131,6 +136,7 @@ impl ExportArgs {
             || self.read_only
             || self.no_root_squash
             || self.uids.is_some()
+            || self.gids.is_some()
     }
 }
 
@@ -142,6 +148,7 @@ fn set(asker: &Asker, args: &ExportArgs, client: u32) -> Outcome {
             read_only: args.read_only,
             root_squash: !args.no_root_squash,
             uids: args.uids.clone().unwrap_or_default(),
+            gids: args.gids.clone().unwrap_or_default(),
         }),
     };
     let result = asker.ask(FsOp::SetExport { client, export });
@@ -166,7 +173,8 @@ struct Line {
     subtree: u64,
     read_only: bool,
     root_squash: bool,
-    uids: Vec<(u32, u32)>,
+    uids: Ranges,
+    gids: Ranges,
 }
 
 impl Line {
@@ -177,11 +185,16 @@ impl Line {
         };
         let access = if self.read_only { "read-only" } else { "read-write" };
         let root = if self.root_squash { "root is nobody" } else { "root is root" };
-        let uids: Vec<_> =
-            self.uids.iter().map(|(first, last)| format!("{first}-{last}")).collect();
-        let users =
-            if uids.is_empty() { "all uids".into() } else { format!("uids {}", uids.join(",")) };
-        format!("{:>3}  {:<16} {tree} · {access} · {root} · {users}", self.client, self.name)
+        let within = |what: &str, ranges: &Ranges| match ranges.is_empty() {
+            true => format!("all {what}"),
+            false => {
+                let ranges = ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+                format!("{what} {}", ranges.collect::<Vec<_>>().join(","))
+            }
+        };
+        let (users, groups) = (within("uids", &self.uids), within("gids", &self.gids));
+        let (client, name) = (self.client, &self.name);
+        format!("{client:>3}  {name:<16} {tree} · {access} · {root} · {users} · {groups}")
     }
 }
 
@@ -196,8 +209,8 @@ fn describe(asker: &Asker, (client, identity): (ClientId, ClientIdentity)) -> Ou
     let export =
         export.map_err(|e| refused(format!("cannot learn what client {client} may do"), e))?;
     let name = identity.name;
-    let Export { subtree, read_only, root_squash, uids } = export;
-    Ok(Line { client, name, subtree: subtree.0, read_only, root_squash, uids })
+    let Export { subtree, read_only, root_squash, uids, gids } = export;
+    Ok(Line { client, name, subtree: subtree.0, read_only, root_squash, uids, gids })
 }
 
 /// What a user or a subtree has taken, as it is printed.
@@ -257,10 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn uids_are_ranges() {
-        assert_eq!(uid_ranges("1000-1999,5"), Ok(vec![(1000, 1999), (5, 5)]));
+    fn uids_and_gids_are_ranges() {
+        assert_eq!(id_ranges("1000-1999,5"), Ok(vec![(1000, 1999), (5, 5)]));
         for wrong in ["", "a", "5-", "9-8", "1,,2"] {
-            assert!(uid_ranges(wrong).is_err(), "{wrong}");
+            assert!(id_ranges(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -269,7 +269,10 @@ fn exports_quotas_and_fsck() {
     assert_eq!(fs::read_to_string(point.join("mine")).unwrap(), "private");
     group.unmount(&point).unwrap();
     let first = administer(&group, "export", &["1"]);
-    assert!(first.contains("the whole tree · read-write · root is nobody · all uids"), "{first}");
+    assert!(
+        first.contains("the whole tree · read-write · root is nobody · all uids · all gids"),
+        "{first}"
+    );
     let second = administer(&group, "export", &["1", "--subtree", "/theirs", "--no-root-squash"]);
     assert!(second.contains("the subtree of inode 2 · read-write · root is root"), "{second}");
     let limits = ["--subtree", "/theirs", "--bytes", "1M", "--inodes", "10"];

@@ -2,7 +2,8 @@
 
 use crate::object::{InodeRecord, Object, account_id, export_id, inode_id};
 use crate::op::{
-    ADMINISTRATOR, Account, Caller, Export, FsError, FsRequest, Inode, NOBODY, ROOT, Subject,
+    ADMINISTRATOR, Account, Caller, Export, FsError, FsRequest, IdRanges, Inode, NOBODY, ROOT,
+    Subject,
 };
 use crate::state::State;
 use alloc::borrow::Cow;
@@ -27,7 +28,7 @@ pub(crate) fn export_of(state: &State, client: u32, root_squash: bool) -> Export
 /// What everybody may: the whole tree. `root_squash` says what the client's root counts as.
 pub(crate) fn everybodys(client: u32, root_squash: bool) -> Export {
     let root_squash = root_squash && client != ADMINISTRATOR;
-    Export { subtree: ROOT, read_only: false, root_squash, uids: Vec::new() }
+    Export { subtree: ROOT, read_only: false, root_squash, uids: Vec::new(), gids: Vec::new() }
 }
 
 /// The account of `subject`.
@@ -78,17 +79,19 @@ impl Export {
 
     /// Whom `caller` counts as, if that is somebody else. [exports(5): root_squash]
     fn squashed(&self, caller: &Caller) -> Option<Caller> {
-        let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&caller.uid);
-        let foreign = !self.uids.is_empty() && !self.uids.iter().any(within);
-        if foreign || self.root_squash && caller.uid == 0 {
+        let within = |ranges: &IdRanges, id: u32| {
+            ranges.is_empty() || ranges.iter().any(|(first, last)| (*first..=*last).contains(&id))
+        };
+        if !within(&self.uids, caller.uid) || self.root_squash && caller.uid == 0 {
             return Some(Caller { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
         }
-        if !self.root_squash || caller.gid != 0 && !caller.groups.contains(&0) {
+        // Nor does anybody get what is root's by being in its group.
+        let may_be_in = |gid: &u32| !(self.root_squash && *gid == 0) && within(&self.gids, *gid);
+        if may_be_in(&caller.gid) && caller.groups.iter().all(may_be_in) {
             return None;
         }
-        // Nor does anybody get what is root's by being in its group.
-        let gid = if caller.gid == 0 { NOBODY } else { caller.gid };
-        let groups = caller.groups.iter().copied().filter(|group| *group != 0).collect();
+        let gid = Some(caller.gid).filter(may_be_in).unwrap_or(NOBODY);
+        let groups = caller.groups.iter().copied().filter(may_be_in).collect();
         Some(Caller { uid: caller.uid, gid, groups })
     }
 }

@@ -28,12 +28,13 @@ pub const LOCK_COST: u64 = 64;
 
 /// What a user or a subtree has taken, and may take. Units: bytes.
 pub const ACCOUNT_COST: u64 = 320;
-/// What a client may do, besides the ranges of uids. Units: bytes.
+/// What a client may do, besides the ranges of uids and gids. Units: bytes.
 pub const EXPORT_COST: u64 = 384;
 
 /// What `export` costs.
 pub fn export(export: &Export) -> u64 {
-    EXPORT_COST + size_of_val(export.uids.as_slice()) as u64
+    let ranges = size_of_val(export.uids.as_slice()) + size_of_val(export.gids.as_slice());
+    EXPORT_COST + ranges as u64
 }
 
 /// What an extended attribute costs.

@@ -537,6 +537,9 @@ pub const MAX_XATTR_NAME: usize = 255;
 pub const MAX_XATTR: usize = 65_536;
 /// The most that the names of one inode's extended attributes take, each with a NUL. [xattr(7): XATTR_LIST_MAX] Units: bytes.
 pub const MAX_XATTR_LIST: usize = 65_536;
+/// The most that all extended attributes of one inode take of the memory budget, so that a quota of inodes bounds them.
+/// Units: bytes.
+pub const MAX_XATTRS_COST: u64 = 256 << 10;
 /// The most supplementary groups of a caller that are looked at. [NGROUPS_MAX is 65,536; nobody has them.]
 pub const MAX_GROUPS: usize = 1024;
 /// What an entry costs of a `ReadDirectory` budget besides its name: at least what FUSE's readdirplus entry takes.

@@ -26,8 +26,13 @@ fn requests() -> Vec<Vec<u8>> {
         start: 3,
         end: 90,
     };
-    let export =
-        Export { subtree: top, read_only: false, root_squash: true, uids: vec![(1, 5), (9, 9)] };
+    let export = Export {
+        subtree: top,
+        read_only: false,
+        root_squash: true,
+        uids: vec![(1, 5), (9, 9)],
+        gids: vec![(7, 7)],
+    };
     let name = |name: &str| name.as_bytes().to_vec();
     let set =
         bfs_fs::op::SetAttributes { size: Some(70_000), mode: Some(0o600), ..Default::default() };

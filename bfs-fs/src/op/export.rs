@@ -8,8 +8,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 pub const ADMINISTRATOR: u32 = 0;
 /// Whom a user counts as whom the export does not let in. [exports(5): anonuid, anongid]
 pub const NOBODY: u32 = 65_534;
-/// The most ranges of uids in one export.
-pub const MAX_UID_RANGES: usize = 64;
+/// The most ranges of uids in one export, and of gids.
+pub const MAX_ID_RANGES: usize = 64;
+/// Users or groups from one number to another, both included; no range at all means all of them.
+pub type IdRanges = Vec<(u32, u32)>;
 
 /// What one client of the group may do, whoever its users say they are. (decision 10)
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -20,15 +22,18 @@ pub struct Export {
     pub read_only: bool,
     /// The client's root counts as nobody.
     pub root_squash: bool,
-    /// As whom the client's users may act: from the one uid to the other, both included; nothing said means everybody.
-    /// Whoever else asks counts as nobody.
-    pub uids: Vec<(u32, u32)>,
+    /// As whom the client's users may act. Whoever else asks counts as nobody.
+    pub uids: IdRanges,
+    /// In which groups they may be. In any other they are not.
+    pub gids: IdRanges,
 }
 
 impl Export {
     /// Whether nothing in it contradicts itself.
     pub fn is_valid(&self) -> bool {
-        self.uids.len() <= MAX_UID_RANGES && self.uids.iter().all(|(first, last)| first <= last)
+        [&self.uids, &self.gids].iter().all(|ranges| {
+            ranges.len() <= MAX_ID_RANGES && ranges.iter().all(|(first, last)| first <= last)
+        })
     }
 }
 

@@ -6,7 +6,8 @@ use crate::cost;
 use crate::name::xattr_places;
 use crate::object::{Body, InodeRecord, Object, XATTR_PART, XattrRecord, xattr_id};
 use crate::op::{
-    Caller, FsError, FsReply, FsResult, Inode, MAX_XATTR, MAX_XATTR_LIST, MAX_XATTR_NAME, XattrMode,
+    Caller, FsError, FsReply, FsResult, Inode, MAX_XATTR, MAX_XATTR_LIST, MAX_XATTR_NAME,
+    MAX_XATTRS_COST, XattrMode,
 };
 use crate::permission::{READ, STICKY, WRITE};
 use crate::state::{Reader, Writer};
@@ -108,6 +109,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// What each extended attribute of an inode takes of the memory budget, with its place, ascending. Lazy.
+    fn xattr_costs(self, number: Inode) -> impl Iterator<Item = (u64, u64)> {
+        let all = self.xattrs(number);
+        all.map(move |(place, xattr)| (place, self.xattr_cost(number, place, xattr)))
+    }
+
+    fn xattr_cost(self, number: Inode, place: u64, xattr: &XattrRecord) -> u64 {
+        let rest = self.xattr_rest(number, place).map_or(0, |rest| rest.len());
+        cost::xattr(&xattr.name, xattr.value.len() + rest)
+    }
+
     fn xattr(self, number: Inode, place: u64) -> Option<&'a XattrRecord> {
         match self.state.get(xattr_id(number, place))? {
             Object::Xattr(xattr) => Some(xattr),
@@ -125,10 +137,16 @@ impl<'a> Reader<'a> {
     /// The whole value at `place`. Requires: there is one.
     fn xattr_value(self, number: Inode, place: u64) -> Vec<u8> {
         let mut value = self.xattr(number, place).map_or(Vec::new(), |x| x.value.to_vec());
-        if let Some(Object::XattrRest(rest)) = self.state.get(xattr_id(number, place + 1)) {
-            value.extend_from_slice(rest);
-        }
+        value.extend_from_slice(self.xattr_rest(number, place).unwrap_or_default());
         value
+    }
+
+    /// What of the value at `place` does not fit into one object.
+    fn xattr_rest(self, number: Inode, place: u64) -> Option<&'a [u8]> {
+        match self.state.get(xattr_id(number, place + 1))? {
+            Object::XattrRest(rest) => Some(rest),
+            _ => None,
+        }
     }
 }
 
@@ -140,8 +158,8 @@ fn places(name: &[u8]) -> impl Iterator<Item = u64> {
 impl Writer<'_> {
     /// Gives an inode an extended attribute, or another value to the one that it has.
     ///
-    /// Errors: `Stale`, `NotPermitted`, `AccessDenied`, `Exists` and `NoData` (as `how` says), `TooBig`, `NoSpace`, and those of
-    /// a name.
+    /// Errors: `Stale`, `NotPermitted`, `AccessDenied`, `Exists` and `NoData` (as `how` says), `TooBig`, `NoSpace` (also above
+    /// [`MAX_XATTRS_COST`]), and those of a name.
     pub fn set_xattr(
         &mut self,
         number: Inode,
@@ -167,8 +185,17 @@ impl Writer<'_> {
         }
         let vacant = || places(name).find(|place| reader.xattr(number, *place).is_none());
         let place = found.or_else(vacant).ok_or(FsError::NoSpace)?;
-        let old = found.map_or(0, |at| cost::xattr(name, reader.xattr_value(number, at).len()));
+        let old =
+            found.and_then(|at| Some(reader.xattr_cost(number, at, reader.xattr(number, at)?)));
+        let old = old.unwrap_or(0);
         let new = cost::xattr(name, value.len());
+        let others = match record.xattrs {
+            0 => 0,
+            _ => reader.xattr_costs(number).map(|(_, bytes)| bytes).sum::<u64>() - old,
+        };
+        if new > old && others + new > MAX_XATTRS_COST {
+            return Err(FsError::NoSpace);
+        }
         self.expect_room(new.saturating_sub(old))?;
         self.refund(old);
         self.charge(new);
@@ -214,7 +241,8 @@ impl Writer<'_> {
         let reader = self.reader();
         let Ok(record) = reader.inode(number) else { return false };
         let Some(place) = reader.xattr_place(number, record, name) else { return false };
-        let bytes = cost::xattr(name, reader.xattr_value(number, place).len());
+        let Some(xattr) = reader.xattr(number, place) else { return false };
+        let bytes = reader.xattr_cost(number, place, xattr);
         self.state.remove(xattr_id(number, place));
         self.state.remove(xattr_id(number, place + 1));
         self.refund(bytes);
@@ -222,16 +250,9 @@ impl Writer<'_> {
         true
     }
 
-    /// Removes all extended attributes of an inode that goes. Their number is bounded by [`MAX_XATTR_LIST`].
+    /// Removes all extended attributes of an inode that goes. Their number is bounded by [`MAX_XATTRS_COST`].
     pub fn remove_xattrs(&mut self, number: Inode) {
-        let reader = self.reader();
-        let all: Vec<_> = reader
-            .xattrs(number)
-            .map(|(place, xattr)| {
-                let value = reader.xattr_value(number, place).len();
-                (place, cost::xattr(&xattr.name, value))
-            })
-            .collect();
+        let all: Vec<_> = self.reader().xattr_costs(number).collect();
         for (place, bytes) in all {
             self.state.remove(xattr_id(number, place));
             self.state.remove(xattr_id(number, place + 1));

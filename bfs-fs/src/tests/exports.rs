@@ -14,7 +14,13 @@ fn squashing() -> Bench {
 }
 
 fn everything() -> Export {
-    Export { subtree: ROOT, read_only: false, root_squash: true, uids: Vec::new() }
+    Export {
+        subtree: ROOT,
+        read_only: false,
+        root_squash: true,
+        uids: Vec::new(),
+        gids: Vec::new(),
+    }
 }
 
 /// At `client`, whoever asks.
@@ -88,7 +94,9 @@ fn only_the_administrator_says_who_may_what() {
     let file = b.file(&root(), ROOT, "f", 0o644);
     for (export, error) in [
         (Export { uids: vec![(2, 1)], ..everything() }, Invalid),
-        (Export { uids: vec![(1, 2); MAX_UID_RANGES + 1], ..everything() }, Invalid),
+        (Export { uids: vec![(1, 2); MAX_ID_RANGES + 1], ..everything() }, Invalid),
+        (Export { gids: vec![(2, 1)], ..everything() }, Invalid),
+        (Export { gids: vec![(1, 2); MAX_ID_RANGES + 1], ..everything() }, Invalid),
         (Export { subtree: file, ..everything() }, NotFound),
         (Export { subtree: Inode(99), ..everything() }, NotFound),
     ] {
@@ -107,6 +115,22 @@ fn users_whom_the_export_does_not_name_are_nobody() {
         let name = alloc::format!("of {uid}");
         assert_eq!(made(at(&mut b, 1, &user(uid), create(ROOT, &name, 0o644))).uid, owner);
     }
+}
+
+#[test]
+fn nobody_is_in_a_group_that_the_export_does_not_name() {
+    let mut b = squashing();
+    grant(&mut b, 1, Export { gids: vec![(100, 199), (300, 300)], ..everything() });
+    let file = b.file(&root(), ROOT, "f", 0o660);
+    let belongs_to = |b: &mut Bench, gid| b.get(&root(), chown(file, None, Some(gid)));
+    let write_as = |b: &mut Bench, who| at(b, 1, &who, write(file, 0, b"x")).map(drop);
+    for (group, expected) in [(150, Ok(())), (300, Ok(())), (42, Err(AccessDenied))] {
+        belongs_to(&mut b, group);
+        assert_eq!(write_as(&mut b, caller(5, group, &[])), expected);
+        assert_eq!(write_as(&mut b, caller(5, 100, &[group])), expected);
+    }
+    let made = made(at(&mut b, 1, &caller(5, 42, &[]), create(ROOT, "g", 0o600)));
+    assert_eq!((made.uid, made.gid), (5, NOBODY));
 }
 
 #[test]

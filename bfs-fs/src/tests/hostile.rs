@@ -158,6 +158,7 @@ fn edge_op() -> impl Strategy<Value = FsOp> {
                     read_only: mode & 1 == 0,
                     root_squash: mode & 2 == 0,
                     uids: alloc::vec![(small, mode.into())],
+                    gids: alloc::vec![(mode.into(), small)],
                 }),
             },
             28 => FsOp::MakeSubtree { inode },

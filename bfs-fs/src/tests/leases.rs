@@ -276,7 +276,13 @@ fn lease_time_never_runs_faster_than_agreed_time() {
 fn a_dismissed_client_holds_nothing_and_has_no_export() {
     let mut b = Bench::new();
     let f = b.file(&root(), ROOT, "f", 0o666);
-    let export = Export { subtree: ROOT, read_only: true, root_squash: true, uids: Vec::new() };
+    let export = Export {
+        subtree: ROOT,
+        read_only: true,
+        root_squash: true,
+        uids: Vec::new(),
+        gids: Vec::new(),
+    };
     b.done(&root(), FsOp::SetExport { client: 7, export: None });
     b.client = 7;
     b.run(&root(), hold(&[f])).expect("held");
@@ -299,7 +305,13 @@ fn a_dismissed_client_holds_nothing_although_its_subtree_has_gone() {
     let mut b = Bench::new();
     let top = b.directory(&root(), ROOT, "top", 0o777);
     b.run(&root(), FsOp::MakeSubtree { inode: top }).expect("a subtree");
-    let export = Export { subtree: top, read_only: false, root_squash: true, uids: Vec::new() };
+    let export = Export {
+        subtree: top,
+        read_only: false,
+        root_squash: true,
+        uids: Vec::new(),
+        gids: Vec::new(),
+    };
     b.done(&root(), FsOp::SetExport { client: 7, export: Some(export) });
     b.client = 7;
     let f = b.file(&user(5), ROOT, "f", 0o666);

@@ -161,11 +161,12 @@ fn exports_take_room_until_the_client_is_dismissed() {
         read_only: false,
         root_squash: true,
         uids: alloc::vec![(1, 2); ranges],
+        gids: alloc::vec![],
     };
-    let (narrow, wide) = (cost::export(&uids(1)), cost::export(&uids(MAX_UID_RANGES)));
+    let (narrow, wide) = (cost::export(&uids(1)), cost::export(&uids(MAX_ID_RANGES)));
     let mut b = with_room(narrow + wide);
     let grant = |client, ranges| FsOp::SetExport { client, export: Some(uids(ranges)) };
-    b.done(&root(), grant(1, MAX_UID_RANGES));
+    b.done(&root(), grant(1, MAX_ID_RANGES));
     b.done(&root(), grant(2, 1));
     b.fails(&root(), grant(3, 1), NoSpace);
     b.fails(&root(), grant(2, 2), NoSpace);

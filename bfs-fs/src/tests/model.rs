@@ -369,6 +369,13 @@ impl Model {
                     (XattrMode::Replace, false) => return Err(NoData),
                     _ => {}
                 }
+                let cost = |(name, value): (&Vec<u8>, &Vec<u8>)| 320 + name.len() + value.len();
+                let others = node.xattrs.iter().filter(|(other, _)| *other != name).map(cost);
+                let old = node.xattrs.get_key_value(name).map_or(0, cost);
+                let new = 320 + name.len() + value.len();
+                if new > old && others.sum::<usize>() + new > 262_144 {
+                    return Err(NoSpace);
+                }
                 if let Some(node) = self.nodes.get_mut(&inode.0) {
                     node.xattrs.insert(name.clone(), value.to_vec());
                 }

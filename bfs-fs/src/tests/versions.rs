@@ -48,7 +48,7 @@ fn of_rights(maker: &mut Maker, model: &Model) -> FsOp {
         _ => (ROOT, Subject::User(maker.rng.next(4) as u32)),
     };
     let uids = vec![(1, 2), (900, 999)];
-    let export = Export { subtree, read_only: false, root_squash: true, uids };
+    let export = Export { subtree, read_only: false, root_squash: true, uids, gids: Vec::new() };
     match maker.rng.next(9) {
         0 => FsOp::SetExport { client, export: Some(export) },
         1 => FsOp::SetExport { client, export: None },
@@ -126,7 +126,13 @@ fn so_they_are_where_the_root_of_an_export_has_gone() {
     let mut b = Bench::new();
     let top = b.directory(&root(), ROOT, "top", 0o755);
     b.get(&root(), FsOp::MakeSubtree { inode: top });
-    let export = Export { subtree: top, read_only: false, root_squash: true, uids: vec![] };
+    let export = Export {
+        subtree: top,
+        read_only: false,
+        root_squash: true,
+        uids: vec![],
+        gids: Vec::new(),
+    };
     b.done(&root(), FsOp::SetExport { client: 1, export: Some(export) });
     let mut states = VecDeque::from([(b.n, b.state.clone())]);
     b.done(&root(), rmdir(ROOT, "top"));

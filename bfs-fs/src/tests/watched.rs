@@ -415,7 +415,8 @@ fn an_export_binds_what_is_watched() {
     let top = b.directory(&root(), ROOT, "top", 0o777);
     let outside = b.file(&root(), ROOT, "secret", 0o600);
     b.run(&root(), FsOp::MakeSubtree { inode: top }).unwrap();
-    let export = Export { subtree: top, read_only: true, root_squash: true, uids: vec![] };
+    let export =
+        Export { subtree: top, read_only: true, root_squash: true, uids: vec![], gids: Vec::new() };
     b.done(&root(), FsOp::SetExport { client: 4, export: Some(export) });
     b.client = 4;
     let around = watch(FsOp::GetAttributes { inode: ROOT }, &[outside]);

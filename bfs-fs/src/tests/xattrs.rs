@@ -63,6 +63,24 @@ fn values_of_every_size_come_back_and_are_paid_for() {
     b.fails(&root(), remove(f, "user.a"), NoData);
 }
 
+/// No limit on users or subtrees counts attributes, but one on inodes bounds them.
+#[test]
+fn all_values_of_a_file_together_have_a_limit() {
+    let mut b = Bench::new();
+    let f = b.file(&root(), ROOT, "f", 0o644);
+    for name in ["user.a", "user.b", "user.c"] {
+        b.get(&root(), put(f, name, &[1; 65_536]));
+    }
+    b.fails(&root(), put(f, "user.d", &[1; 65_536]), NoSpace);
+    let left = MAX_XATTRS_COST - 3 * cost::xattr(b"user.a", 65_536) - cost::xattr(b"user.d", 0);
+    b.get(&root(), put(f, "user.d", &vec![1; left as usize]));
+    b.fails(&root(), put(f, "user.e", b""), NoSpace);
+    b.fails(&root(), put(f, "user.d", &vec![1; left as usize + 1]), NoSpace);
+    b.get(&root(), put(f, "user.c", &[2; 65_536]));
+    b.get(&root(), put(f, "user.d", b""));
+    b.get(&root(), put(f, "user.e", b""));
+}
+
 #[test]
 fn create_and_replace_say_what_must_be_there() {
     let mut b = Bench::new();
