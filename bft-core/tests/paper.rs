@@ -543,6 +543,37 @@ fn a_tentative_execution_is_undone_when_another_batch_is_decided() {
     assert_eq!(counter, Some(&0), "nothing of the undone batch remains");
 }
 
+/// The request of a batch that is undone waits again, and may be what a later batch lacked a proof of: that batch executes after
+/// the one that was decided, and can be undone like any other.
+#[test]
+fn what_an_undone_batch_proves_executes_after_what_was_decided() {
+    let mut group = group();
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+    group.give(replica(0), 1, m);
+    group.give(replica(2), 1, prepare(2, digest));
+    assert_eq!(group.replicas[1].tentative(), Some(SequenceNumber(2)));
+    let mut again = Cluster::request(1, b"\x05");
+    again.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
+    let time = Time(group.now.wall.0 + 1);
+    let digest = batch_digest(time, [again.request.digest()].into_iter());
+    let (view, n, batch) = (View(0), SequenceNumber(3), vec![BatchEntry::Inline(again)]);
+    group.give(replica(0), 1, Message::PrePrepare(PrePrepare { view, n, time, batch }));
+    group.give(replica(2), 1, prepare(3, digest));
+    for n in [2, 3] {
+        let (n, time) = (SequenceNumber(n), group.now.wall);
+        let claim =
+            Message::Committed(bft_core::messages::Committed { n, time, batch: Vec::new() });
+        for (from, to) in [(2, 1), (3, 1), (1, 3), (2, 3)] {
+            group.give(replica(from), to, claim.clone());
+        }
+        assert_eq!((group.executed()[1], group.executed()[3]), (n.0, n.0));
+        if n.0 == 2 {
+            assert_eq!(group.replicas[1].tentative(), Some(SequenceNumber(3)));
+        }
+    }
+    assert_eq!(group.digests()[1], group.digests()[3]);
+}
+
 /// Decision 3: a read that saw the tentative batch is answered when that commits; so is one that found something missing, which
 /// the tentative batch may have removed.
 #[test]

@@ -77,6 +77,37 @@ fn a_silent_primary_is_replaced_and_the_request_executes() {
     assert_eq!(group.executed(), [2; 4]);
 }
 
+/// Whoever holds a request against the primary has told it of that, even if a replica brought it, which may be faulty and bring
+/// it to f+1 backups alone.
+#[test]
+fn the_primary_hears_of_what_a_faulty_backup_brings_the_others() {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    for i in [1, 2] {
+        group.give(replica(3), i, Message::Request(Cluster::request(1, b"\x05")));
+        assert!(group.view_timers[i as usize].is_some(), "r{i} times it");
+    }
+    group.deliver_all();
+    assert_eq!(group.executed(), [2; 4]);
+}
+
+/// The primary of the next view need not know what the last one was deposed for.
+#[test]
+fn a_new_primary_is_told_of_what_it_will_be_held_to() {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    for i in [2, 3] {
+        group.ask(i, Cluster::request(1, b"\x05"));
+    }
+    group.wire.clear();
+    for i in [2, 3] {
+        group.view_timeout(i);
+    }
+    group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
+    assert_eq!(group.views()[1..], [(1, true); 3]);
+    assert_eq!(group.executed()[1..], [2; 3]);
+}
+
 /// [CL99 §4.5.2] "if a replica receives a set of f+1 valid view-change messages ... for views greater than its current view".
 #[test]
 fn f_replicas_move_nobody_and_f_plus_one_do() {

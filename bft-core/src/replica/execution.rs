@@ -46,9 +46,9 @@ impl<S: Service> Replica<S> {
 
     /// Makes batch `n` final: it has executed tentatively, or does so now.
     fn execute_committed(&mut self, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
-        if self.tentative.as_ref().is_some_and(|tentative| tentative.digest != batch.digest) {
-            self.roll_back(out);
-        }
+        let another = |tentative: &Tentative<_>| tentative.digest != batch.digest;
+        let undone =
+            if self.tentative.as_ref().is_some_and(another) { self.roll_back() } else { None };
         let has_executed = self.tentative.take().is_some();
         self.executed = n;
         self.last_ordered = self.now.tick;
@@ -66,6 +66,10 @@ impl<S: Service> Replica<S> {
         if n.0.is_multiple_of(self.config.checkpoint_interval) {
             self.take_checkpoint(n, out);
         }
+        if let Some(undone) = undone {
+            // Last, for it may complete a later batch, and execute that.
+            self.wait_again(undone, out);
+        }
     }
 
     /// Executes a prepared batch before it commits. Its replies say so, and a client needs 2f+1 of one view. [CL02 §5.1.2]
@@ -77,14 +81,14 @@ impl<S: Service> Replica<S> {
 
     /// Undoes the tentative batch, of which nothing remains but what its clients were told: too few of them agree.
     ///
-    /// Effects: its requests wait again.
-    pub(super) fn roll_back(&mut self, out: &mut Vec<Output>) {
-        let Some(tentative) = self.tentative.take() else { return };
+    /// Effects: gives the batch back, whose requests are to wait again.
+    pub(super) fn roll_back(&mut self) -> Option<NamedBatch> {
+        let tentative = self.tentative.take()?;
         assert_eq!(tentative.n, self.executed.next(), "only the newest batch is ever undone");
         self.objects = tentative.before;
         self.recoveries_until = self.recoveries_end_at();
         self.drop_held_reads();
-        self.wait_again(tentative.batch, out);
+        Some(tentative.batch)
     }
 
     /// The requests of a batch that came to nothing wait again.
@@ -141,7 +145,7 @@ impl<S: Service> Replica<S> {
             Standing::Later | Standing::Refused(_) => return self.requests.remove(digest),
         };
         self.send_reply(signed, digest, n, outcome, out);
-        self.requests.advance(request, self.now.tick);
+        self.advance_slot(request, out);
     }
 
     fn perform(&mut self, ctx: &Context, digest: Digest, request: &Request) -> Outcome {

@@ -172,6 +172,9 @@ impl<S: Service> Replica<S> {
         self.last_ordered = self.now.tick;
         self.place_chosen(out);
         self.requeue_pending();
+        if !self.is_primary() {
+            self.hand_over_timed(out);
+        }
     }
 
     /// A batch that is committed-local here and that `m` leaves out.

@@ -18,6 +18,8 @@ use alloc::vec::Vec;
 
 /// Results up to this size travel whole from every replica; of larger ones one replica sends the bytes. Units: bytes.
 const ALWAYS_WHOLE: usize = 256;
+/// About how many bytes of requests a backup hands to a new primary; what is left must come again.
+const MAX_HANDED_OVER: usize = 4 << 20;
 /// How many answers may wait for the tentative batch to commit.
 pub(super) const MAX_HELD_READS: usize = 4096;
 /// How many requests that came by digest are remembered; one that should have come whole is enough.
@@ -107,12 +109,14 @@ impl Requests {
         self.pending.insert(digest, pending);
     }
 
-    /// It is the turn of `digest`: from now on the primary has to order it, if everyone can check it.
-    fn time(&mut self, digest: Digest, now: Tick) {
+    /// From now on the primary has to order `digest`, if everyone can check it. Says whether it had not to before.
+    fn time(&mut self, digest: Digest, now: Tick) -> bool {
         let signed = self.pending.get(&digest).filter(|p| p.proof == Proof::Signature);
-        if let Some(pending) = signed {
-            self.timed.entry(digest).or_insert((pending.lane().0, now));
-        }
+        let Some(pending) = signed.filter(|_| !self.timed.contains_key(&digest)) else {
+            return false;
+        };
+        self.timed.insert(digest, (pending.lane().0, now));
+        true
     }
 
     pub fn remove(&mut self, digest: Digest) {
@@ -163,10 +167,12 @@ impl Requests {
         self.queue.push_front(digest);
     }
 
-    /// Forgets what can no longer execute on a slot, and lets what came early be proposed: the slot has moved on.
-    pub fn advance(&mut self, executed: &Request, now: Tick) {
+    /// Forgets what can no longer execute on a slot, and lets what came early be proposed: the slot has moved on. Says whose
+    /// turn it is.
+    fn advance(&mut self, executed: &Request) -> Option<Digest> {
         let Request { client, slot, session, seq, .. } = *executed;
-        let Some(waiting) = self.lanes.get(&(client, slot)).cloned() else { return };
+        let waiting = self.lanes.get(&(client, slot)).cloned()?;
+        let mut next = None;
         for digest in waiting {
             let Some(pending) = self.pending.get(&digest) else { continue };
             let age = pending.request.request.age();
@@ -178,9 +184,10 @@ impl Requests {
                 self.enqueue(digest);
             }
             if age == (session, seq.saturating_add(1)) {
-                self.time(digest, now);
+                next = Some(digest);
             }
         }
+        next
     }
 
     /// Forgets what ended sessions of `client` left behind: it can never execute.
@@ -317,7 +324,7 @@ impl Requests {
 impl<S: Service> Replica<S> {
     /// Holds what waits against a state that was fetched: what has executed elsewhere goes, and what came too early or was
     /// proposed in a batch that this replica never executed is proposed again.
-    pub(super) fn review_pending(&mut self) {
+    pub(super) fn review_pending(&mut self, out: &mut Vec<Output>) {
         let digests: Vec<_> = self.requests.pending.keys().copied().collect();
         for digest in digests {
             let Some(pending) = self.requests.pending.get_mut(&digest) else { continue };
@@ -328,7 +335,7 @@ impl<S: Service> Replica<S> {
             let waits = pending.proposed.is_none();
             let standing = self.objects.standing(&request.request, digest, self.config.slots);
             if standing == Standing::Next {
-                self.requests.time(digest, self.now.tick);
+                self.hold_primary_to(digest, out);
             }
             match standing {
                 Standing::Next | Standing::Later if waits => self.requests.enqueue(digest),
@@ -451,7 +458,8 @@ impl<S: Service> Replica<S> {
         let Some(&(digest, proof)) = proofs.first() else { return Err(Rejection::Malformed) };
         let request = Arc::new(m);
         let supplied = self.supply(digest, &request, proof, out);
-        match self.objects.standing(&request.request, digest, self.config.slots) {
+        let standing = self.objects.standing(&request.request, digest, self.config.slots);
+        match standing {
             Standing::Executed(n, outcome) => {
                 self.send_reply(&request, digest, n, outcome, out);
                 return Ok(());
@@ -468,13 +476,61 @@ impl<S: Service> Replica<S> {
             // A replica relayed what this one cannot check: good as a body by its digest, never as a reason to act.
             return if supplied { Ok(()) } else { Err(Rejection::Unauthenticated) };
         }
-        self.keep(digest, &request, proof, out)?;
-        // A client that reaches the backups but not the primary is heard all the same. What a replica relayed goes no further.
-        if let (Peer::Client(_), Proof::Signature, false) = (from, proof, self.is_primary()) {
+        let from_client = matches!(from, Peer::Client(_));
+        match self.keep(digest, &request, proof, out) {
+            // Brought again, after a view change that let it go.
+            Err(Rejection::Duplicate) if standing == Standing::Next && from_client => {
+                self.hold_primary_to(digest, out).then_some(()).ok_or(Rejection::Duplicate)
+            }
+            kept => kept,
+        }
+    }
+
+    /// It is the turn of `digest`, so that the primary has to order it from now on, if everyone can check it. Says whether it
+    /// had not to before.
+    ///
+    /// Effects: tells the primary of it, whoever brought it here: no faulty client or replica that goes to the backups alone
+    /// deposes a correct primary.
+    fn hold_primary_to(&mut self, digest: Digest, out: &mut Vec<Output>) -> bool {
+        if !self.requests.time(digest, self.now.tick) {
+            return false;
+        }
+        let request = self.requests.get(digest).map(|pending| pending.request.clone());
+        // A view that has not begun is told when it does.
+        if let (Some(request), true, false) = (request, self.is_active(), self.is_primary()) {
             let relayed = Message::Request((*request).clone());
             self.send(Destination::Replica(self.primary()), relayed, None, out);
         }
-        Ok(())
+        true
+    }
+
+    /// A slot has moved on: forgets what can no longer execute on it, and lets what came early be proposed.
+    pub(super) fn advance_slot(&mut self, executed: &Request, out: &mut Vec<Output>) {
+        if let Some(next) = self.requests.advance(executed) {
+            self.hold_primary_to(next, out);
+        }
+    }
+
+    /// A view has begun, and its primary need not know of what waits here: tells it, of so much as fits, the oldest first. It
+    /// is not held to the rest, which its clients send again.
+    pub(super) fn hand_over_timed(&mut self, out: &mut Vec<Output>) {
+        let mut timed: Vec<_> =
+            self.requests.timed.iter().map(|(digest, (_, since))| (*since, *digest)).collect();
+        timed.sort_unstable();
+        let (to, mut bytes) = (Destination::Replica(self.primary()), 0);
+        for (_, digest) in timed {
+            let Some(pending) = self.requests.get(digest) else { continue };
+            if pending.proposed.is_some() {
+                continue;
+            }
+            bytes += pending.request.request.size();
+            if bytes > MAX_HANDED_OVER {
+                self.requests.timed.remove(&digest);
+                continue;
+            }
+            let message = Message::Request((*pending.request).clone());
+            self.send(to, message, None, out);
+        }
     }
 
     /// Keeps a request that has not executed.
@@ -517,7 +573,7 @@ impl<S: Service> Replica<S> {
         let is_its_turn = standing == Standing::Next;
         self.requests.insert(pending);
         if is_its_turn {
-            self.requests.time(digest, self.now.tick);
+            self.hold_primary_to(digest, out);
         }
         self.vouch(digest, proof, out);
         Ok(())

@@ -369,7 +369,7 @@ impl<S: Service> Replica<S> {
         self.log.truncate(n);
         self.requests.forget_wanted(n);
         self.authority.forget_dismissed(n);
-        self.review_pending();
+        self.review_pending(out);
         self.place_chosen(out);
         self.execute_ready(out);
         self.seek_new_view(out);

@@ -95,8 +95,8 @@ impl<S: Service> Replica<S> {
         if self.tentative.is_some() {
             self.read_gate = self.read_gate.max(self.executed.next());
         }
-        self.roll_back(out);
-        for batch in dropped {
+        let undone = self.roll_back();
+        for batch in undone.into_iter().chain(dropped) {
             self.wait_again(batch, out);
         }
         let after = self.persist(Record::View(view), out);
