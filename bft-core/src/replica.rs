@@ -163,7 +163,7 @@ pub struct Replica<S: Service> {
     checkpoints: Checkpoints<S::Object>,
     transfer: Option<state_transfer::Transfer<S::Object>>,
     /// What this replica may still serve to those that fetch.
-    serving: Pace,
+    serving: Vec<Pace>,
     /// Where execution stood when STATUS last went out.
     stuck_at: SequenceNumber,
     /// The last record handed to the driver.
@@ -229,7 +229,7 @@ impl<S: Service> Replica<S> {
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
             objects,
             transfer: None,
-            serving: Pace::default(),
+            serving: alloc::vec![Pace::default(); config.size.n()],
             stuck_at: n,
             last_persist: PersistId(0),
             durable: PersistId(0),

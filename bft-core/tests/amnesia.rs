@@ -3,8 +3,8 @@
 mod common;
 
 use bft_core::auth::{Crypto, Signature, view_change_digest};
-use bft_core::io::{Input, Record, Rejection};
-use bft_core::messages::{Message, Phase, ViewChange};
+use bft_core::io::{Input, Record, Rejection, Timer};
+use bft_core::messages::{Message, Outcome, Phase, Reply, ViewChange};
 use bft_core::replica::{Config, Replica};
 use bft_core::types::*;
 use common::{Cluster, Counter, GROUP, Named};
@@ -104,6 +104,42 @@ fn it_stays_mute_across_another_restart() {
     let again = Replica::recover(config, group.authority(3), Counter, genesis, &records);
     group.replicas[3] = again.expect("the records are whole");
     assert_eq!(phase(&group), Phase::Recovering);
+}
+
+/// One liar cannot have it take an incarnation that nobody will ever accept.
+#[test]
+fn no_liar_chooses_the_next_incarnation() {
+    let mut group = wiped();
+    connect(&mut group);
+    let asked = group.wire.iter().find_map(|(_, _, m)| match m {
+        Message::Request(m) => Some(m.request.clone()),
+        _ => None,
+    });
+    let asked = asked.expect("it asks to recover");
+    let refusal = |epoch| {
+        Message::Reply(Reply {
+            view: View(0),
+            session: asked.session,
+            slot: Slot(0),
+            seq: 0,
+            request: asked.digest(),
+            n: SequenceNumber(1),
+            tentative: false,
+            sign: false,
+            outcome: Outcome::SessionRefused { epoch },
+        })
+    };
+    let known = asked.session.epoch + 10;
+    for (from, epoch) in [(0, u64::MAX), (1, 0), (2, known), (1, known)] {
+        group.give(Peer::Replica(ReplicaId(from)), 3, refusal(epoch));
+    }
+    group.wire.clear();
+    group.input(3, Input::Timeout(Timer::Status));
+    let epochs = group.wire.iter().filter_map(|(_, _, m)| match m {
+        Message::Request(m) => Some(m.request.session.epoch),
+        _ => None,
+    });
+    assert_eq!(epochs.max(), Some(known + 1));
 }
 
 /// An incarnation that the group has seen already is refused by f+1, and replaced by a higher one.

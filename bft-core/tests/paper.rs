@@ -5,10 +5,11 @@ mod common;
 use bft_core::auth::{Credential, Crypto, KeyId, MacKey, Tag};
 use bft_core::io::{Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
-    BatchEntry, Commit, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
+    BatchEntry, Commit, Fetch, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
     ResultBody, SessionId, Unauthenticated, batch_digest,
 };
 use bft_core::replica::{Config, Replica, Snapshot};
+use bft_core::tree::parts::Address;
 use bft_core::types::*;
 use bytes::Bytes;
 use common::{Cluster, Counter, Named, SESSION};
@@ -472,6 +473,25 @@ fn a_replica_that_missed_everything_catches_up_by_status() {
 }
 
 /// Decision 4: f claims of commitment decide nothing, f+1 do.
+/// What one asks for without end takes nothing from another that has been left behind.
+#[test]
+fn a_flood_of_fetches_keeps_nobody_from_fetching() {
+    let mut group = group();
+    let (n, addresses) = (SequenceNumber(0), vec![Address::ROOT; Fetch::MAX_ADDRESSES]);
+    let fetch = Message::Fetch(Fetch { n, addresses });
+    let refused = (ReplicaId(0), Rejection::TooOften);
+    for asked in 0.. {
+        group.give(replica(3), 0, fetch.clone());
+        if group.rejections.contains(&refused) {
+            break;
+        }
+        assert!(asked < 10_000, "there is a limit");
+    }
+    group.wire.clear();
+    group.give(replica(2), 0, fetch);
+    assert!(group.wire.iter().any(|(.., m)| matches!(m, Message::Parts(_))));
+}
+
 #[test]
 fn a_decided_batch_needs_f_plus_1_claims() {
     let mut group = group();

@@ -3,7 +3,7 @@
 mod common;
 
 use bft_core::auth::{Crypto, Signature, new_view_digest, view_change_digest};
-use bft_core::io::{Input, Record, Rejection};
+use bft_core::io::{Input, Record, Rejection, Timer};
 use bft_core::messages::{Claim, Message, NewView, Read, Suspect, ViewChange};
 use bft_core::replica::Replica;
 use bft_core::types::*;
@@ -106,6 +106,34 @@ fn a_new_primary_is_told_of_what_it_will_be_held_to() {
     group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
     assert_eq!(group.views()[1..], [(1, true); 3]);
     assert_eq!(group.executed()[1..], [2; 3]);
+}
+
+/// A batch that came by the names of its requests stays incomplete when the view ends: its next primary asks for them again.
+#[test]
+fn a_new_primary_asks_for_what_it_knows_by_name_alone() {
+    static LARGE: [u8; 20_000] = [1; 20_000];
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    for i in [0, 1, 3] {
+        group.ask(i, Cluster::request(1, &LARGE));
+    }
+    // It prepares everywhere but at r2, which hears of it in view 1, and is never given what it says.
+    group.deliver(|_, to, m| to.0 != 2 && !matches!(m, Message::Commit(_)));
+    let whole = |m: &Message| matches!(m, Message::Request(_));
+    for view in [1, 2] {
+        (0..4).for_each(|i| group.leave_view(i));
+        let commits = |m: &Message| matches!(m, Message::Commit(_));
+        group.deliver(|_, to, m| view == 2 || (to.0 != 2 || !whole(m)) && !commits(m));
+        group.now.tick = group.now.tick.after(Duration::from_secs(1));
+        if view == 1 {
+            group.input(2, Input::Timeout(Timer::Status));
+            group.deliver(|_, to, m| (to.0 != 2 || !whole(m)) && !commits(m));
+            assert_eq!(group.executed(), [1; 4], "it has not committed");
+        }
+    }
+    group.repair();
+    assert_eq!(group.views(), [(2, true); 4]);
+    assert!(group.executed().iter().all(|n| *n >= 2), "{:?}", group.executed());
 }
 
 /// [CL99 §4.5.2] "if a replica receives a set of f+1 valid view-change messages ... for views greater than its current view".

@@ -22,7 +22,7 @@ pub(super) struct Amnesia {
     request: SignedRequest,
     /// n_R and the view, as the others report them, committed.
     replies: BTreeMap<ReplicaId, (SequenceNumber, View)>,
-    /// Who refused the incarnation, and which one they know.
+    /// Who refused this incarnation or one before it, and which one they know, which is not below this one.
     refusals: BTreeMap<ReplicaId, u64>,
     /// H_R: the sequence number that a stable checkpoint must reach, once 2f+1 agree on n_R.
     until: Option<SequenceNumber>,
@@ -53,6 +53,8 @@ impl<S: Service> Replica<S> {
     pub(super) fn forget(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
         self.view_changes.active = false;
+        let mut refusals = self.amnesia.take().map(|former| former.refusals).unwrap_or_default();
+        refusals.retain(|_, known| *known >= incarnation);
         let request = Request {
             client: ClientId::of_replica(self.config.me),
             session: SessionId { epoch: incarnation, nonce: 0 },
@@ -66,7 +68,7 @@ impl<S: Service> Replica<S> {
             replier: self.config.me,
         };
         self.authority.sign_request(&mut request);
-        let (replies, refusals) = (BTreeMap::new(), BTreeMap::new());
+        let replies = BTreeMap::new();
         self.amnesia = Some(Amnesia { request, replies, refusals, until: None, persisted: None });
     }
 
@@ -128,6 +130,8 @@ impl<S: Service> Replica<S> {
             // What is tentative may be undone; the others are asked again until they have it for good.
             Outcome::SessionCreated { .. } if m.tentative => return,
             Outcome::SessionCreated { .. } => drop(amnesia.replies.insert(from, (m.n, m.view))),
+            // Nobody refuses an incarnation that is above all that it knows.
+            Outcome::SessionRefused { epoch } if epoch < self.incarnation => return,
             Outcome::SessionRefused { epoch } => drop(amnesia.refusals.insert(from, epoch)),
             Outcome::Result(_) => return,
         }
@@ -137,9 +141,11 @@ impl<S: Service> Replica<S> {
             let checkpoint = m.n.0.div_ceil(interval).saturating_mul(interval);
             amnesia.until = Some(SequenceNumber(checkpoint).plus(window));
         }
-        if amnesia.refusals.len() >= weak {
-            let highest = amnesia.refusals.values().copied().max().unwrap_or(0);
-            self.forget(highest.saturating_add(1));
+        let mut known: Vec<u64> = amnesia.refusals.values().copied().collect();
+        known.sort_unstable_by(|a, b| b.cmp(a));
+        // At most f lie, so a correct replica knows one that is as high. A liar alone would name one that nobody can exceed.
+        if let Some(known) = known.get(weak - 1) {
+            self.forget(known.saturating_add(1));
         }
     }
 

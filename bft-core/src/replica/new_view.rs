@@ -2,6 +2,7 @@
 //! [CL02 §4.5]
 
 use super::Replica;
+use super::retransmission::MAX_REPAIRED_BYTES;
 use super::view_change::Named;
 use crate::auth::{Proof, Signature};
 use crate::choice::choose;
@@ -13,6 +14,7 @@ use crate::messages::{
 use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Time};
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -88,9 +90,14 @@ impl<S: Service> Replica<S> {
                 continue;
             };
             let Ok(entry) = self.log.entry(n) else { continue };
-            let held = entry.batch(digest).map(NamedBatch::is_complete);
+            let held = entry.batch(digest).cloned();
             entry.awaited = if held.is_some() { None } else { Some(digest) };
-            holds_all &= held == Some(true);
+            if let Some(batch) = &held {
+                // What the last view still lacked of it is wanted no more since that ended.
+                self.want_bodies(n, batch);
+            }
+            let held = self.log.get(n).and_then(|entry| entry.batch(digest));
+            holds_all &= held.is_some_and(NamedBatch::is_complete);
         }
         holds_all
     }
@@ -261,16 +268,21 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
-    /// Sends the batches that `from` awaits and this replica holds.
+    /// Sends the batches that `from` awaits and this replica holds, as many as one answer should hold.
     pub(super) fn repair_batches(
         &self,
         from: ReplicaId,
         awaited: &[Digest],
         out: &mut Vec<Output>,
     ) {
+        let (awaited, mut bytes): (BTreeSet<&Digest>, _) = (awaited.iter().collect(), 0);
         for digest in awaited {
+            if bytes > MAX_REPAIRED_BYTES {
+                return;
+            }
             let held = self.log.batches().find(|batch| batch.digest == *digest);
             if let Some(batch) = held {
+                bytes += batch.size();
                 let batch =
                     BatchBody { time: batch.time, batch: batch.entries(self.config.inline_bytes) };
                 self.send(Destination::Replica(from), Message::Batch(batch), None, out);

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 /// How many sequence numbers one answer to a STATUS covers: the next STATUS asks for the rest.
 const MAX_REPAIRED: usize = 32;
 /// About how many bytes of requests one answer holds.
-const MAX_REPAIRED_BYTES: usize = 4 << 20;
+pub(super) const MAX_REPAIRED_BYTES: usize = 4 << 20;
 /// While nothing is missing, STATUS goes out this many times less often.
 const IDLE_FACTOR: u32 = 10;
 

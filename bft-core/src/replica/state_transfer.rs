@@ -246,7 +246,9 @@ impl<S: Service> Replica<S> {
         m: &Fetch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        if self.serving.ready_at(self.now.tick).is_some() {
+        // Each has a pace of its own: whoever asks without end takes nothing from one that has been left behind.
+        let pace = self.serving.get(from.index()).ok_or(Rejection::WrongSender)?;
+        if pace.ready_at(self.now.tick).is_some() {
             return Err(Rejection::TooOften);
         }
         if !self.checkpoints.holds(m.n) {
@@ -269,7 +271,11 @@ impl<S: Service> Replica<S> {
                 break;
             }
         }
-        self.serving.spend(self.now.tick, bytes, self.config.transfer_rate);
+        // One that has been left behind has 2f donors at least.
+        let rate = self.config.transfer_rate / self.config.size.f().max(1) as u64;
+        if let Some(pace) = self.serving.get_mut(from.index()) {
+            pace.spend(self.now.tick, bytes, rate);
+        }
         let message = Message::Parts(Parts { n: m.n, parts });
         self.send(Destination::Replica(from), message, None, out);
         Ok(())
