@@ -107,6 +107,12 @@ impl<E: Endpoint> Inner<E> {
     }
 }
 
+/// How long one link's frames are handled before others have their turn. A few bytes can ask for much work: a read of a
+/// megabyte, for one.
+const TURN: Duration = Duration::from_millis(1);
+/// The clock is looked at once in so many frames.
+const FRAMES_PER_LOOK: u32 = 4;
+
 /// What a link's task waits for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -310,20 +316,26 @@ fn take_turn<E: Endpoint>(
         links.flush_one(peer)?;
     }
     let mut drained = Drained::Paused;
+    let (began, mut frames, mut is_over) = (Instant::now(), 0u32, false);
     if endpoint.may_read(peer) {
         drained = reader.drain(scratch, |frame| {
             links.count_frame(peer, frame.len());
             endpoint.on_frame(peer, frame, links);
-            endpoint.may_read(peer)
+            frames = frames.wrapping_add(1);
+            is_over = frames.is_multiple_of(FRAMES_PER_LOOK) && began.elapsed() >= TURN;
+            endpoint.may_read(peer) && !is_over
         })?;
     }
-    let read = drained != Drained::Paused;
-    if !read {
+    let may_read = drained != Drained::Paused || is_over && endpoint.may_read(peer);
+    if !may_read {
         links.pause(peer);
     }
     Ok(match drained {
+        Drained::Paused if may_read => Wait::Turn,
         Drained::Budget => Wait::Turn,
-        Drained::All | Drained::Paused => Wait::For { read, write: links.is_blocked(peer) },
+        Drained::All | Drained::Paused => {
+            Wait::For { read: may_read, write: links.is_blocked(peer) }
+        }
     })
 }
 

@@ -426,6 +426,30 @@ async fn nothing_is_delivered_without_credit() {
     });
 }
 
+/// Small frames can ask for much work. Whoever sends a thousand of them takes turns with the others all the same.
+#[tokio::test]
+async fn work_without_end_delays_the_others_by_a_turn() {
+    let mut world = World::new(1, 2);
+    let work = [(client(0), Duration::from_millis(1))].into();
+    let recorder = Recorder { work, ..Recorder::default() };
+    let server = world.start_with(replica(0), Limits::default(), recorder);
+    let (busy, other) = (world.start(client(0)), world.start(client(1)));
+    connected(&busy, replica(0)).await;
+    connected(&other, replica(0)).await;
+    busy.with(|_, links| {
+        (0..1000u32).for_each(|i| links.send(replica(0), &i.to_le_bytes()));
+    });
+    other.with(|_, links| links.send(replica(0), b"other"));
+    until("all", &server, |recorder, _| recorder.frames.len() == 1001).await;
+    server.with(|recorder, _| {
+        let place = recorder.frames.iter().position(|(from, _)| *from == client(1));
+        assert!(place.is_some_and(|place| place < 200), "{place:?}");
+        let busy = recorder.frames.iter().filter(|(from, _)| *from == client(0));
+        let numbers = busy.map(|(_, frame)| u32::from_le_bytes(frame[..].try_into().unwrap()));
+        assert!(numbers.eq(0..1000));
+    });
+}
+
 #[tokio::test]
 async fn deadlines_are_kept_and_may_come_nearer() {
     let mut world = World::new(1, 0);

@@ -101,6 +101,8 @@ pub struct Recorder {
     pub echo: bool,
     /// How many more frames it takes from a peer; without an entry, any number.
     pub credits: BTreeMap<Peer, usize>,
+    /// How long each frame of a peer takes; without an entry, no time.
+    pub work: BTreeMap<Peer, Duration>,
     pub deadline: Option<Instant>,
     pub deadlines_passed: usize,
     /// Leaves the deadline in the past.
@@ -113,6 +115,9 @@ impl Endpoint for Recorder {
             links.send(from, frame);
         } else {
             self.frames.push((from, frame.to_vec()));
+        }
+        if let Some(work) = self.work.get(&from) {
+            std::thread::sleep(*work);
         }
         if let Some(credits) = self.credits.get_mut(&from) {
             *credits = credits.checked_sub(1).expect("no frame without a credit");
