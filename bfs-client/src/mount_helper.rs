@@ -2,12 +2,16 @@
 //! `ln -s /usr/local/bin/bfs /sbin/mount.bfs`.
 //!
 //! ```text
-//! /etc/bfs/group.toml  /srv/files  bfs  key=/etc/bfs/client,_netdev,nofail  0  0
+//! bfs:/etc/bfs/group.toml  /srv/files  bfs  key=/etc/bfs/client,_netdev,nofail  0  0
 //! ```
+//!
+//! The prefix keeps mount(8) from taking the file for an image of a disk, since there was a file system of that name once: it
+//! would hand on a loop device in its stead.
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::mount::{self, MountArgs};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Whether the program was called by this name.
@@ -59,9 +63,16 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome<Option<MountArgs>>
             _ => places.push(PathBuf::from(arg)),
         }
     }
-    let Ok([group, dir]) = <[PathBuf; 2]>::try_from(places) else {
+    let Ok([source, dir]) = <[PathBuf; 2]>::try_from(places) else {
         return Err(usage("a group file and a directory are needed".into()));
     };
+    if source.starts_with("/dev") {
+        let why =
+            format!("{} is a device, which mount(8) has made of the group file", source.display());
+        let failure = Failure::new("cannot mount", why).exit(Exit::Usage);
+        return Err(failure.advise("name the group file with a prefix: bfs:/etc/bfs/group.toml"));
+    }
+    let group = without_prefix(source);
     let args = MountArgs {
         group: Some(group),
         dir: Some(dir),
@@ -73,6 +84,14 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome<Option<MountArgs>>
         serve: false,
     };
     Ok((!fake).then_some(args))
+}
+
+/// The path in `bfs:PATH`, or `source` itself.
+fn without_prefix(source: PathBuf) -> PathBuf {
+    match source.as_os_str().as_bytes().strip_prefix(b"bfs:") {
+        Some(path) => OsStr::from_bytes(path).into(),
+        None => source,
+    }
 }
 
 /// Sloppy, fake, no mtab, verbose, read-only, read-write.
@@ -104,6 +123,14 @@ mod tests {
         assert_eq!(args.key.unwrap(), Path::new("/etc/bfs/client"));
         assert_eq!(args.options, ["rw", "_netdev", "strict"]);
         assert!(parsed("g d -sfnv").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_group_file_has_a_prefix_or_is_taken_for_a_disk() {
+        let args = parsed("bfs:/etc/g.toml /srv").unwrap().unwrap();
+        assert_eq!(args.group.unwrap(), Path::new("/etc/g.toml"));
+        let failure = parsed("/dev/loop0 /srv").unwrap_err();
+        assert!(failure.to_string().contains("bfs:/etc/bfs/group.toml"), "{failure}");
     }
 
     #[test]
