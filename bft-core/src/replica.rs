@@ -150,6 +150,8 @@ pub struct Replica<S: Service> {
     objects: Objects<S::Object>,
     /// The last committed batch that has executed; every lower one has too.
     executed: SequenceNumber,
+    /// What must be durable before anyone is shown the state there: this replica's own vote for it may have decided it.
+    shown_after: PersistId,
     /// The batch after it, if that has executed although it has not committed.
     tentative: Option<execution::Tentative<S::Object>>,
     /// Answers to reads that saw the tentative batch.
@@ -220,6 +222,7 @@ impl<S: Service> Replica<S> {
             view,
             log: Log::new(n, config.window),
             executed: n,
+            shown_after: PersistId::default(),
             tentative: None,
             held_reads: Vec::new(),
             proposed: n,

@@ -5,8 +5,8 @@ mod common;
 use bft_core::auth::{Credential, Crypto, KeyId, MacKey, Tag};
 use bft_core::io::{Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
-    BatchEntry, Commit, Fetch, Message, Operation, PrePrepare, Prepare, Read, ReadReply, Request,
-    ResultBody, SessionId, Unauthenticated, batch_digest,
+    BatchEntry, Commit, Fetch, FetchBatch, Message, Operation, PrePrepare, Prepare, Read,
+    ReadReply, Request, ResultBody, SessionId, Unauthenticated, batch_digest,
 };
 use bft_core::replica::{Config, Replica, Snapshot};
 use bft_core::tree::parts::Address;
@@ -629,6 +629,26 @@ fn what_must_be_durable_is_named_before_what_it_allows() {
             group.replicas[1].handle(group.now, Input::Message(verified), &mut outputs);
         }
     }
+    // Whatever shows what has executed waits for P too: this replica counted its own vote, and must not lose it.
+    let read = Read {
+        session: SESSION,
+        attempt: 1,
+        replier: ReplicaId(0),
+        op: Bytes::from_static(b"get"),
+    };
+    let verified = group.replicas[1].verify(CLIENT, Message::Read(read)).unwrap();
+    group.replicas[1].handle(group.now, Input::Message(verified), &mut outputs);
+    let fetch = FetchBatch { n: SequenceNumber(2), digest, claim: true };
+    let verified = group.replicas[1].verify(replica(3), Message::FetchBatch(fetch)).unwrap();
+    group.replicas[1].handle(group.now, Input::Message(verified), &mut outputs);
+    for output in &outputs {
+        if let Output::Send {
+            message: Message::ReadReply(_) | Message::Committed(_), after, ..
+        } = output
+        {
+            assert_eq!(after.map(|id| id.0), Some(4), "{output}");
+        }
+    }
     let lines: Vec<_> = outputs.iter().map(ToString::to_string).collect();
     let d = digest.short(2);
     let at = |wanted: &str| {
@@ -642,6 +662,7 @@ fn what_must_be_durable_is_named_before_what_it_allows() {
     assert!(q < at(&format!("-> all PREPARE v=0 n=2 d={d} after p3")));
     assert!(p < at(&format!("-> all COMMIT v=0 n=2 d={d} after p4")));
     assert!(p < at("-> c0 REPLY v=0 slot=0 seq=1 n=2 after p4"));
+    assert!(p < at("-> c0 READ-REPLY") && p < at("-> r3 COMMITTED"));
 }
 
 /// Contract 5: `recover` is the inverse of what was persisted; a recovered replica votes as it voted and goes on.

@@ -229,7 +229,8 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) {
         let m = Checkpoint { n, digest, replica: self.config.me, signature };
-        self.send(Destination::Replicas, Message::Checkpoint(m), None, out);
+        let after = Some(self.shown_after);
+        self.send(Destination::Replicas, Message::Checkpoint(m), after, out);
         if n > self.log.low() {
             self.checkpoints.votes.entry(n).or_default().insert(m.replica, m);
             self.stabilize(n, out);

@@ -3,7 +3,7 @@
 use super::Replica;
 use crate::auth::Proof;
 use crate::io::Output;
-use crate::log::{NamedBatch, NamedRequest};
+use crate::log::{Entry, NamedBatch, NamedRequest};
 use crate::messages::{Message, Operation, Outcome, Request, ResultBody, SignedRequest};
 use crate::objects::Objects;
 use crate::planted::{Planted, planted};
@@ -51,6 +51,8 @@ impl<S: Service> Replica<S> {
             if self.tentative.as_ref().is_some_and(another) { self.roll_back() } else { None };
         let has_executed = self.tentative.take().is_some();
         self.executed = n;
+        let needed = self.log.get(n).and_then(Entry::executable_after);
+        self.shown_after = self.shown_after.max(needed.unwrap_or_default());
         self.last_ordered = self.now.tick;
         if !has_executed {
             self.execute_batch(n, batch, out);

@@ -681,7 +681,8 @@ impl<S: Service> Replica<S> {
             result: result.map(|result| self.share(result, m.replier)),
         };
         if reply.version <= self.executed {
-            self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+            let after = Some(self.shown_after);
+            self.send(Destination::Client(client), Message::ReadReply(reply), after, out);
             return Ok(());
         }
         // It saw the tentative batch, and its answer waits until that commits. (decision 3)
@@ -695,7 +696,8 @@ impl<S: Service> Replica<S> {
     /// What the held reads saw has committed.
     pub(super) fn release_reads(&mut self, out: &mut Vec<Output>) {
         for (client, reply) in core::mem::take(&mut self.held_reads) {
-            self.send(Destination::Client(client), Message::ReadReply(reply), None, out);
+            let after = Some(self.shown_after);
+            self.send(Destination::Client(client), Message::ReadReply(reply), after, out);
         }
     }
 

@@ -151,7 +151,7 @@ impl<S: Service> Replica<S> {
             self.send(to, Message::StableCertificate(certificate), None, out);
         }
         for checkpoint in self.checkpoints.votes_of(self.config.me) {
-            self.send(to, Message::Checkpoint(*checkpoint), None, out);
+            self.send(to, Message::Checkpoint(*checkpoint), Some(self.shown_after), out);
         }
     }
 
@@ -197,7 +197,8 @@ impl<S: Service> Replica<S> {
     fn claim(&self, to: ReplicaId, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
         let entries = batch.entries(self.config.inline_bytes);
         let claim = Committed { n, time: batch.time, batch: entries };
-        self.send(Destination::Replica(to), Message::Committed(claim), None, out);
+        let after = Some(self.shown_after);
+        self.send(Destination::Replica(to), Message::Committed(claim), after, out);
     }
 
     /// f+1 have sent COMMIT for a batch that the primary has not sent here, so it is bound to n: asks them for it, and goes

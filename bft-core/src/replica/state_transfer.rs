@@ -371,6 +371,7 @@ impl<S: Service> Replica<S> {
         self.executed = n;
         self.proposed = self.proposed.max(n);
         let record = self.persist(Record::Stable { certificate: certificate.clone() }, out);
+        self.shown_after = record;
         self.checkpoints.install(record, certificate, n, digest, self.objects.clone());
         self.log.truncate(n);
         self.requests.forget_wanted(n);
