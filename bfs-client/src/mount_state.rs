@@ -7,13 +7,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a process whose mount is gone may take to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
+/// No state is larger. Units: bytes.
+const STATE_MAX: u64 = 64 << 10;
 
 /// A mount and the process that serves it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,16 +93,20 @@ impl MountState {
 
 /// The newest remembered state of the mount called `mount_id` on `dir`.
 pub fn find(dir: &Path, mount_id: u64) -> Option<MountState> {
-    let states = folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let (me, mounter) = (geteuid().as_raw(), mounted_by(mount_id));
+    // Another user's file may say of anybody's mount that a process of that user serves it.
+    let believed = |folder: &Folder| folder.owner == me || Some(folder.owner) == mounter;
+    let states = folders().into_iter().filter(believed).flat_map(|folder| folder.read());
     states
         .filter(|(_, s)| s.dir == dir && s.mount_id == mount_id)
         .map(|(_, s)| s)
         .max_by_key(|s| s.started)
 }
 
-/// What the mounts of group `group` on this machine have seen lately, by replica: those that this user may act on.
+/// What this user's mounts of group `group` on this machine have seen lately, by replica. Nobody else's word is taken for that.
 pub fn outvoted(group: &str) -> Vec<u64> {
-    let states = folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let own = |folder: &Folder| folder.owner == geteuid().as_raw();
+    let states = folders().into_iter().filter(own).flat_map(|folder| folder.read());
     let mut sum = Vec::new();
     for (_, state) in states.filter(|(_, state)| state.group == group && state.is_alive()) {
         sum.resize(sum.len().max(state.outvoted.len()), 0u64);
@@ -116,7 +122,7 @@ pub fn outvoted(group: &str) -> Vec<u64> {
 ///
 /// Errors: one is, or is still coming to its end after 2 s.
 pub fn expect_unused(group: &str, client: &str, key: &Path) -> Outcome {
-    let states = folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let states = folders().into_iter().flat_map(|folder| folder.read());
     let same = |state: &MountState| state.group == group && state.client == client;
     let used = |state: &MountState| state.is_mounted() || !state.wait_for_end(END_LIMIT);
     match states
@@ -139,7 +145,7 @@ pub fn expect_unused(group: &str, client: &str, key: &Path) -> Outcome {
 
 /// Removes the files of mounts on `dir` whose process has ended.
 pub fn forget_dead(dir: &Path) {
-    for (path, state) in folders().into_iter().flat_map(|folder| read_folder(&folder)) {
+    for (path, state) in folders().into_iter().flat_map(|folder| folder.read()) {
         if state.dir == dir && !state.is_alive() {
             // Somebody else may have removed it first, or it is not ours to remove.
             let _ = fs::remove_file(path);
@@ -189,68 +195,146 @@ fn own_path() -> PathBuf {
     }
 }
 
+/// A folder of states, and the user whose states they are.
+struct Folder {
+    path: PathBuf,
+    owner: u32,
+}
+
 /// Every folder whose states this user may act on: root unmounts for everyone.
-fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![own_path()];
+fn folders() -> Vec<Folder> {
+    let mut folders = vec![Folder { path: own_path(), owner: geteuid().as_raw() }];
     if geteuid().is_root()
         && let Ok(users) = fs::read_dir("/run/user")
     {
-        folders.extend(users.flatten().map(|user| user.path().join("bfs")));
+        // The system made what is in /run/user, so that whose it is can be trusted.
+        folders.extend(users.flatten().filter_map(|user| {
+            let owner = user.metadata().ok()?.uid();
+            Some(Folder { path: user.path().join("bfs"), owner })
+        }));
     }
     folders
 }
 
-/// The states in `folder` that belong to this user, or to the user of a folder that root reads.
-fn read_folder(folder: &Path) -> Vec<(PathBuf, MountState)> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let files = entries.flatten().map(|entry| entry.path());
-    files
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter_map(|path| {
-            let state: MountState = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-            // A user's file must not make root signal a process of somebody else.
-            let owner = fs::symlink_metadata(&path).ok()?.uid();
-            let served_by = fs::metadata(format!("/proc/{}", state.pid)).map(|m| m.uid());
-            let trusted = owner == 0 || served_by.map_or(true, |uid| uid == owner);
-            trusted.then_some((path, state))
-        })
-        .collect()
+impl Folder {
+    /// The states in it that its user wrote, of processes that are its user's; root's may be of anybody's.
+    fn read(&self) -> Vec<(PathBuf, MountState)> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
+        let files = entries.flatten().map(|entry| entry.path());
+        files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter_map(|path| {
+                let state = read_state(&path, self.owner)?;
+                // A user's file must not make root signal a process of somebody else.
+                let served_by = fs::metadata(format!("/proc/{}", state.pid)).map(|m| m.uid());
+                let trusted = self.owner == 0 || served_by.map_or(true, |uid| uid == self.owner);
+                trusted.then_some((path, state))
+            })
+            .collect()
+    }
+}
+
+/// The state in the file `path`, if that is a plain file of user `owner` and not too large: a pipe would keep root waiting
+/// for ever, and a link could lead to a file without end.
+fn read_state(path: &Path, owner: u32) -> Option<MountState> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    // Of the file that is open: the path may lead to another one by now.
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() || metadata.uid() != owner || metadata.len() > STATE_MAX {
+        return None;
+    }
+    let mut text = Vec::new();
+    // It may have grown.
+    file.take(STATE_MAX).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Which user mounted what the kernel calls mount `id`, if that is a FUSE mount.
+fn mounted_by(id: u64) -> Option<u32> {
+    mounter(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").ok()?), id)
+}
+
+/// The same, from a mount table: the options of the file system are the last field. [proc_pid_mountinfo(5), mount.fuse3(8)]
+fn mounter(table: &str, id: u64) -> Option<u32> {
+    let is_it = |line: &&str| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id));
+    let options = table.lines().find(is_it)?.rsplit(' ').next()?;
+    options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
-    #[test]
-    fn this_process_is_alive_and_one_started_at_another_time_is_not() {
+    fn of_this_process() -> MountState {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let started = start_time(pid).unwrap();
-        let state = MountState {
+        MountState {
             pid,
-            started,
+            started: start_time(pid).unwrap(),
             dir: "/x".into(),
             mount_id: 1,
             group: String::new(),
             outvoted: Vec::new(),
             client: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn only_small_plain_files_of_the_owner_are_read() {
+        let path = std::env::temp_dir().join(format!("bfs-states-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let (state, owner) = (of_this_process(), geteuid().as_raw());
+        let text = serde_json::to_string(&state).unwrap();
+        let file = |name: &str| path.join(name).with_extension("json");
+        fs::write(file("good"), &text).unwrap();
+        fs::write(file("large"), text + &" ".repeat(STATE_MAX as usize)).unwrap();
+        mkfifo(&file("pipe"), Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(file("good"), file("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", file("endless")).unwrap();
+        let read = |owner| Folder { path: path.clone(), owner }.read();
+        assert_eq!(read(owner), [(file("good"), state)]);
+        assert_eq!(read(owner + 1), []);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_state_of_somebody_elses_process_is_not_believed() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("bfs-forged-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let file = path.join("1.json");
+        let user = 65_534;
+        fs::write(&file, serde_json::to_string(&of_this_process()).unwrap()).unwrap();
+        std::os::unix::fs::chown(&file, Some(user), None).unwrap();
+        assert_eq!(Folder { path: path.clone(), owner: user }.read(), []);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn the_mount_table_says_who_mounted() {
+        let table = "22 27 0:21 / /proc rw,nosuid shared:12 - proc proc rw\n\
+            90 27 0:52 / /mnt rw,user_id=7 - fuse.bfs bfs:9f3c-77a1 rw,user_id=1000,group_id=0\n";
+        assert_eq!(mounter(table, 90), Some(1000));
+        assert_eq!(mounter(table, 22), None);
+        assert_eq!(mounter(table, 9), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_one_started_at_another_time_is_not() {
+        let state = of_this_process();
         assert!(state.is_alive());
-        assert!(!MountState { started: started + 1, ..state }.is_alive());
+        assert!(!MountState { started: state.started + 1, ..state }.is_alive());
     }
 
     #[test]
     fn a_process_that_ended_is_seen_to_have_ended() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let state = start_time(pid).map(|started| MountState {
-            pid,
-            started,
-            dir: "/x".into(),
-            mount_id: 1,
-            group: String::new(),
-            outvoted: Vec::new(),
-            client: String::new(),
-        });
+        let state = start_time(pid).map(|started| MountState { pid, started, ..of_this_process() });
         // Not yet reaped: it must count as ended all the same.
         if let Some(state) = state {
             assert!(state.wait_for_end(Duration::from_secs(10)));

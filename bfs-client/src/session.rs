@@ -20,7 +20,8 @@ use bft_core::codec;
 use bft_core::evidence::{Accusation, Proof};
 use bft_core::messages::{Health, Message, SessionId};
 use bft_core::replica::Config;
-use bft_core::types::{ClientId, GroupId, Peer, ReplicaId, Tick};
+use bft_core::types::{ClientId, ClusterSize, GroupId, Peer, ReplicaId, Tick};
+use bft_net::error::LinkError;
 use bft_net::group::Group;
 use bft_net::hub::{Endpoint, Hub, HubConfig, Links};
 use bft_net::keys::Identity;
@@ -567,16 +568,39 @@ fn accusations(progress: &Progress, by: ReplicaId) -> Vec<Accusation> {
     progress.health.get(&by).map_or_else(Vec::new, |(health, _)| health.accusations.clone())
 }
 
+/// Whether replicas hang up on this client, at least as often as there are replicas, and nothing else is wrong with any of
+/// them: so they treat whoever they do not know. `faults` is what went wrong with the links, by kind.
+fn are_hanging_up(size: ClusterSize, faults: &[(&str, u64)]) -> bool {
+    matches!(faults, [(kind, times)] if *kind == LinkError::Closed.kind() && *times >= size.n() as u64)
+}
+
+/// Why every replica may hang up on the client whose keys are in `key`, and whom the group file lists or not.
+fn unknown(group: &Group, key: &Path, is_listed: bool) -> Failure {
+    let what =
+        format!("the replicas of group {} may not know the keys in {}", group.id(), key.display());
+    let why = match is_listed {
+        true => "they run and hang up, so this client may have been revoked",
+        false => "they run and hang up, and the group file does not list this client",
+    };
+    Failure::new(what, why).exit(Exit::Keys).advise(
+        "have the administrator register this client: bfs client add GROUP PUBLIC, with its public.toml; if it is registered, ask again",
+    )
+}
+
 /// Asks every replica how it is.
 ///
-/// Errors: bad files or keys. A replica that does not answer is part of the result.
+/// Errors: bad files or keys; every replica hangs up. One that does not answer is part of the result.
 pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
     let (group, identity, listed) = load(file, key)?;
     let (me, nonce) = (listed.unwrap_or(UNNUMBERED), random());
     let session = Session::start(&group, identity, me, Patience::Hard, Some(nonce))?;
     let size = group.size();
     session.shared.wait(SURVEY_LIMIT, |progress| progress.health.len() == size.n());
+    let faults: Vec<_> = session.hub.with(|_, links| links.faults().collect());
     let progress = session.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+    if progress.health.is_empty() && are_hanging_up(size, &faults) {
+        return Err(unknown(&group, key, listed.is_some()));
+    }
     let replicas = size.replicas().zip(&group.replicas).map(|(id, member)| ReplicaHealth {
         id,
         address: member.address.clone(),
@@ -601,4 +625,19 @@ pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
     };
     let evidence = evidence::weigh(size, &said, &outvoted, holds);
     Ok(Survey { group: group.id(), size, replicas: replicas.collect(), evidence })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_hang_up_where_nothing_else_is_wrong_and_often_enough() {
+        let hang_up = |faults: &[_]| are_hanging_up(ClusterSize::new(4, 1).unwrap(), faults);
+        assert!(hang_up(&[("closed", 24)]));
+        assert!(!hang_up(&[]), "they are slow");
+        assert!(!hang_up(&[("closed", 3)]), "some of them are");
+        assert!(!hang_up(&[("closed", 18), ("io", 6)]), "one does not run");
+        assert!(!hang_up(&[("group-mismatch", 24)]));
+    }
 }

@@ -6,6 +6,7 @@ use bft_core::messages::Phase;
 use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,7 +80,7 @@ pub enum Health {
     NoSpare,
     /// Fewer than a quorum agree; nothing is lost.
     Stalled,
-    /// More than f replicas are proved faulty, or have diverged: more than the group is built to bear.
+    /// More than f replicas must be faulty, whichever they are: more than the group is built to bear.
     Compromised,
 }
 
@@ -189,11 +190,9 @@ pub fn health(
     against: &[Judgement],
 ) -> Health {
     let standings = standings(size, observed, against);
-    let count = |standing| standings.iter().filter(|s| **s == standing).count();
-    let agree = count(Standing::Agrees) + count(Standing::Suspected);
-    if count(Standing::Differs) + count(Standing::ProvedFaulty) > size.f()
-        || are_split(size, observed)
-    {
+    let proved = standings.iter().filter(|s| **s == Standing::ProvedFaulty).count();
+    let agree = agreeing(observed, &standings);
+    if proved + at_odds(observed, &standings) > size.f() {
         Health::Compromised
     } else if agree >= size.n() {
         Health::Healthy
@@ -226,18 +225,31 @@ fn differs(size: ClusterSize, o: &Observation, answers: &[Observation]) -> Optio
     Some(if vouched { Standing::ProvedFaulty } else { Standing::Differs })
 }
 
-/// Whether two states of the same checkpoint are each held by f+1 replicas, so that correct ones hold both.
-fn are_split(size: ClusterSize, observed: &[Option<Observation>]) -> bool {
-    let held = |o: &Observation| {
-        let alike = |other: &&Observation| {
-            (other.stable, other.stable_digest) == (o.stable, o.stable_digest)
-        };
-        observed.iter().flatten().filter(alike).count() >= size.weak()
+/// How many replicas must be faulty because they are at odds, besides those that are proved to be: correct ones hold one
+/// state at a checkpoint, so of those that name one all but the largest party are. Nobody names two checkpoints.
+///
+/// One liar that names another state than the only correct replica there makes two that differ, and one at odds.
+fn at_odds(observed: &[Option<Observation>], standings: &[Standing]) -> usize {
+    let mut checkpoints: BTreeMap<SequenceNumber, BTreeMap<Digest, usize>> = BTreeMap::new();
+    for (o, standing) in observed.iter().zip(standings) {
+        if let Some(o) = o
+            && *standing != Standing::ProvedFaulty
+        {
+            let parties = checkpoints.entry(o.stable).or_default();
+            *parties.entry(o.stable_digest).or_default() += 1;
+        }
+    }
+    let outside_the_largest = |parties: &BTreeMap<Digest, usize>| {
+        parties.values().sum::<usize>() - parties.values().max().copied().unwrap_or(0)
     };
-    let vouched: Vec<&Observation> = observed.iter().flatten().filter(|o| held(o)).collect();
-    vouched
-        .iter()
-        .any(|a| vouched.iter().any(|b| a.stable == b.stable && a.stable_digest != b.stable_digest))
+    checkpoints.values().map(outside_the_largest).sum()
+}
+
+/// How many replicas agree. Of those that differ, as many as must be faulty do not; which they are, nobody can tell.
+fn agreeing(observed: &[Option<Observation>], standings: &[Standing]) -> usize {
+    let count = |standing| standings.iter().filter(|s| **s == standing).count();
+    let differ = count(Standing::Differs).saturating_sub(at_odds(observed, standings));
+    count(Standing::Agrees) + count(Standing::Suspected) + differ
 }
 
 /// Asks every replica and prints what follows from the answers.
@@ -308,7 +320,7 @@ impl Report {
         let verdict = health(size, &observed, &against);
         let view = vouched(size, observed.iter().flatten().map(|o| o.view));
         let count = |standing| standings.iter().filter(|s| **s == standing).count();
-        let agreeing = count(Standing::Agrees) + count(Standing::Suspected);
+        let agreeing = agreeing(&observed, &standings);
         let primary = view.map(|view| size.primary(view));
         let rows = survey.replicas.iter().zip(&standings).enumerate();
         Self {
@@ -396,7 +408,7 @@ impl Report {
             Health::Stalled => format!("{agree}, {} are needed; nothing is lost", self.quorum),
             Health::Compromised => {
                 format!(
-                    "more than f = {} replicas are proved faulty, or differ from the rest",
+                    "more than f = {} replicas are proved faulty, or must be because states differ",
                     self.f
                 )
             }
@@ -522,7 +534,33 @@ mod tests {
         assert_eq!(health(size(4, 1), &three_ways, &[]), Health::Compromised);
         let halves = [fine(), fine(), at(0, 130, 128, 2), at(0, 130, 128, 2)];
         assert_eq!(health(size(4, 1), &halves, &[]), Health::Compromised);
+        let five_alone = [1, 2, 3, 4, 5].map(|digest| at(0, 130, 128, digest));
+        let observed = [&five_alone[..], &[None, None]].concat();
+        assert_eq!(health(size(7, 2), &observed, &[]), Health::Compromised);
         assert_eq!(Health::Compromised.exit(), Exit::Byzantine);
+    }
+
+    #[test]
+    fn one_liar_at_the_checkpoint_of_one_correct_replica_is_one_faulty_replica() {
+        let observed = [at(0, 130, 0, 9), at(0, 130, 0, 9), fine(), at(0, 130, 128, 2)];
+        let standings = standings(size(4, 1), &observed, &[]);
+        assert_eq!(standings[..2], [Standing::Agrees; 2]);
+        assert_eq!(standings[2..], [Standing::Differs; 2]);
+        assert_eq!(health(size(4, 1), &observed, &[]), Health::NoSpare);
+        let report = Report::new(&survey(&observed));
+        assert_eq!((report.agreeing, report.exit()), (3, Exit::Degraded));
+        // Once it is proved to lie, nothing speaks against the other one but its word.
+        let proved = [Judgement::Clear, Judgement::Clear, Judgement::Clear, Judgement::Proved];
+        assert_eq!(health(size(4, 1), &observed, &proved), Health::NoSpare);
+    }
+
+    #[test]
+    fn liars_at_several_checkpoints_add_up() {
+        let apart = |n| [at(0, 130, n, 1), at(0, 130, n, 2)];
+        let two = [&apart(64)[..], &apart(128), &[at(0, 130, 0, 9); 3]].concat();
+        assert_eq!(health(size(7, 2), &two, &[]), Health::NoSpare);
+        let three = [&apart(64)[..], &apart(128), &apart(192), &[at(0, 130, 0, 9)]].concat();
+        assert_eq!(health(size(7, 2), &three, &[]), Health::Compromised);
     }
 
     #[test]

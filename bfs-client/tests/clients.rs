@@ -72,6 +72,9 @@ fn a_client_is_added_to_a_running_group_and_revoked() {
     let stranger = desk.client("list", &desk.key, &[]);
     assert_eq!(stranger.status.code(), Some(KEYS), "{}", text(&stranger));
     assert!(text(&stranger).contains("bfs client add"), "{}", text(&stranger));
+    let status = desk.bfs(&["status"], &[&desk.group.group_file(), Path::new("--key"), &desk.key]);
+    assert_eq!(status.status.code(), Some(KEYS), "{}", text(&status));
+    assert!(text(&status).contains("bfs client add"), "{}", text(&status));
     // One replica is away while it is added, and learns of it when it is back.
     desk.group.kill(3).unwrap();
     let added = desk.client("add", &desk.administrator(), &[&desk.public()]);

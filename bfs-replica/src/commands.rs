@@ -6,7 +6,7 @@ use bfs_fs::{FileSystem, FileSystemConfig};
 use bft_core::auth::{Authority, PublicKey, RealCrypto};
 use bft_core::clients::ClientIdentity;
 use bft_core::replica::{Config, Replica};
-use bft_core::types::{Peer, ReplicaId};
+use bft_core::types::{GroupId, Peer, ReplicaId};
 use bft_net::group::{Group, PublicFile};
 use bft_net::hub::{Hub, HubConfig};
 use bft_net::keys::Identity;
@@ -162,7 +162,7 @@ pub fn run<W: Wire>(arguments: &RunArguments) -> Result<(), Failure> {
         let next = "stop whatever listens there, or choose another address with --listen";
         Failure::new(FAILED, format!("cannot listen on {listen}"), error, next)
     })?;
-    let past = Past::begin(dir, &group).map_err(|error| {
+    let past = Past::begin(dir, group.id()).map_err(|error| {
         let what = format!("cannot note in {} that this replica serves", dir.display());
         Failure::new(FAILED, what, error, "make the folder writable, or restore its file `served`")
     })?;
@@ -192,26 +192,28 @@ enum Past {
 }
 
 impl Past {
-    /// Finds out, and notes for the next start that it has served.
+    /// Finds out, and notes for the next start that it has served: the file `served` has a line for each group.
     ///
     /// The note is on the disk before the first vote can leave.
-    fn begin(dir: &Path, group: &Group) -> std::io::Result<Self> {
+    fn begin(dir: &Path, group: GroupId) -> std::io::Result<Self> {
         let path = dir.join("served");
-        let note = format!("{}\n", group.id());
-        match std::fs::read_to_string(&path) {
-            Ok(before) if before == note => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let incarnation = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-                return Ok(Past::Forgotten { incarnation });
-            }
-            // Another group: what was said there means nothing here.
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let group = group.to_string();
+        let before = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        if before.lines().any(|served| served == group) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let incarnation = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            return Ok(Past::Forgotten { incarnation });
         }
-        let mut file = std::fs::File::create(&path)?;
+        // The other groups stay: whoever comes back to one of them after a while has still forgotten what it said there.
+        let note: String = before.lines().chain([&*group]).map(|id| format!("{id}\n")).collect();
+        let new = dir.join("served.new");
+        let mut file = std::fs::File::create(&new)?;
         file.write_all(note.as_bytes())?;
         file.sync_all()?;
+        std::fs::rename(&new, &path)?;
         std::fs::File::open(dir)?.sync_all()?;
         Ok(Past::New)
     }
@@ -234,7 +236,8 @@ fn serve<W: Wire>(
     if let Past::Forgotten { .. } = past {
         let others = group.size().quorum();
         tracing::warn!(
-            "this replica has served before and held everything in memory: it is mute until {others} others have brought the group past whatever it may have said. If they are gone too, so are the files; remove `served` from every replica's folder to begin again, empty"
+            "this replica has served before and held everything in memory: it is mute until {others} others have brought the group past whatever it may have said. If they are gone too, so are the files; take the line {} out of `served` in every replica's folder to begin again, empty",
+            group.id()
         );
     }
     let replica = replica(&group, &identity, me, past);
@@ -307,5 +310,43 @@ fn replica(group: &Group, identity: &Identity, me: ReplicaId, past: Past) -> Rep
     match past {
         Past::New => Replica::new(config, authority, service),
         Past::Forgotten { incarnation } => Replica::rejoin(config, authority, service, incarnation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bft_core::types::Digest;
+
+    /// What each start finds in a folder whose `served` says `before`, and what the file says in the end.
+    fn starts(name: &str, before: Option<String>, groups: &[GroupId]) -> (Vec<bool>, String) {
+        let dir = std::env::temp_dir().join(format!("bfs-served-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        if let Some(before) = before {
+            std::fs::write(dir.join("served"), before).unwrap();
+        }
+        let forgotten =
+            |group: &GroupId| matches!(Past::begin(&dir, *group).unwrap(), Past::Forgotten { .. });
+        let found = groups.iter().map(forgotten).collect();
+        let served = std::fs::read_to_string(dir.join("served")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        (found, served)
+    }
+
+    const A: GroupId = GroupId(Digest([0xa; 32]));
+    const B: GroupId = GroupId(Digest([0xb; 32]));
+
+    #[test]
+    fn a_group_is_remembered_although_another_was_served_since() {
+        let (found, served) = starts("again", None, &[A, A, B, A, B]);
+        assert_eq!(found, [false, true, false, true, true]);
+        assert_eq!(served, format!("{A}\n{B}\n"));
+    }
+
+    #[test]
+    fn what_was_noted_when_there_was_one_group_is_read() {
+        let (found, served) = starts("one", Some(format!("{A}\n")), &[B, A]);
+        assert_eq!(found, [false, true]);
+        assert_eq!(served, format!("{A}\n{B}\n"));
     }
 }

@@ -232,8 +232,13 @@ fn look_at(backend: &dyn Backend, waiting: &Waiting) -> Outcome {
     let (inode, request) = (*inode, *request);
     if is_interrupted(*task) {
         return Outcome::Ends(match ask(backend, caller, FsOp::CancelLock { inode, request }) {
-            // It came at the last moment.
-            Err(FsError::NotFound) => Ok(()),
+            // It came at the last moment, or was lost with the lease.
+            Err(FsError::NotFound) => {
+                match ask(backend, caller, FsOp::Lock { inode, request, wait: false }) {
+                    Ok(FsReply::Done) => Ok(()),
+                    _ => Err(Errno::EINTR),
+                }
+            }
             _ => Err(Errno::EINTR),
         });
     }
