@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
         // Where nobody reads on, as below `| head`, there is nothing left to do.
         sigpipe::reset();
     }
-    match run(cli.command) {
+    match run(cli.command, cli.log.as_deref()) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("bfs: {failure}");
@@ -129,7 +129,7 @@ fn only_prints(command: &Command) -> bool {
     )
 }
 
-fn run(command: Command) -> Outcome<Exit> {
+fn run(command: Command, log: Option<&str>) -> Outcome<Exit> {
     let fine = |()| Exit::Fine;
     match command {
         Command::Init(args) => keys::init(&args).map(fine),
@@ -138,7 +138,7 @@ fn run(command: Command) -> Outcome<Exit> {
         Command::Export(args) => export::run(&args).map(fine),
         Command::Quota(args) => export::quota(&args).map(fine),
         Command::Fsck(args) => fsck::run(&args),
-        Command::Mount(args) => mount::run(&args).map(fine),
+        Command::Mount(args) => mount::run_logging(&args, log).map(fine),
         Command::Umount(args) => umount::run(&args).map(fine),
         Command::Nfs(args) => nfs::run(&args).map(fine),
         Command::Status(args) => status::run(&args),

@@ -14,27 +14,35 @@ use std::path::PathBuf;
 pub struct ExportArgs {
     #[command(flatten)]
     whom: Whom,
-    /// Which client, by its name or its number; without one, says what every client may
+    /// Which client, by its name or its number; without one, says what every client may. Of what a client may, only
+    /// what is named changes
     #[arg(value_name = "CLIENT")]
     client: Option<String>,
-    /// Let the client see this directory of the group and nothing else; an empty one becomes a subtree of its own
+    /// Let the client see this directory of the group and nothing else; an empty one becomes a subtree of its own,
+    /// and / is the whole tree
     #[arg(long, value_name = "PATH", env = "BFS_SUBTREE", requires = "client")]
     subtree: Option<PathBuf>,
     /// Refuse every change
     #[arg(long, env = "BFS_READ_ONLY", requires = "client")]
     read_only: bool,
+    /// Allow changes again
+    #[arg(long, env = "BFS_READ_WRITE", requires = "client", conflicts_with = "read_only")]
+    read_write: bool,
     /// Let the client's root be root
     #[arg(long, env = "BFS_NO_ROOT_SQUASH", requires = "client")]
     no_root_squash: bool,
-    /// As whom the client's users may act, for example 1000-1999,65533; whoever else is nobody
+    /// Let the client's root be nobody again
+    #[arg(long, env = "BFS_ROOT_SQUASH", requires = "client", conflicts_with = "no_root_squash")]
+    root_squash: bool,
+    /// As whom the client's users may act, for example 1000-1999,65533; whoever else is nobody. 0-4294967295 are all
     #[arg(long, value_name = "UIDS", env = "BFS_UIDS", value_parser = id_ranges, requires = "client")]
     uids: Option<Ranges>,
-    /// In which groups they may be; of any other, whatever the client says, they are not members
+    /// In which groups they may be; of any other, whatever the client says, they are not members. 0-4294967295 are all
     #[arg(long, value_name = "GIDS", env = "BFS_GIDS", value_parser = id_ranges, requires = "client")]
     gids: Option<Ranges>,
     /// Let the client do what clients may that nothing is said about: everything, but with root squashed
     #[arg(long, env = "BFS_DEFAULT", requires = "client",
-          conflicts_with_all = ["subtree", "read_only", "no_root_squash", "uids", "gids"])]
+          conflicts_with_all = ["subtree", "read_only", "read_write", "no_root_squash", "root_squash", "uids", "gids"])]
     default: bool,
     /// Print JSON
     #[arg(long, env = "BFS_JSON")]
@@ -134,27 +142,55 @@ impl ExportArgs {
         self.default
             || self.subtree.is_some()
             || self.read_only
+            || self.read_write
             || self.no_root_squash
+            || self.root_squash
             || self.uids.is_some()
             || self.gids.is_some()
+    }
+
+    /// `present` with what is named here changed; the subtree is `top` if one is named.
+    fn applied(&self, present: Export, top: Option<Inode>) -> Export {
+        Export {
+            subtree: top.unwrap_or(present.subtree),
+            read_only: self.read_only || present.read_only && !self.read_write,
+            root_squash: self.root_squash || present.root_squash && !self.no_root_squash,
+            uids: self.uids.clone().unwrap_or(present.uids),
+            gids: self.gids.clone().unwrap_or(present.gids),
+        }
     }
 }
 
 fn set(asker: &Asker, args: &ExportArgs, client: u32) -> Outcome {
-    let export = match (args.default, &args.subtree) {
-        (true, _) => None,
-        (false, path) => Some(Export {
-            subtree: path.as_ref().map_or(Ok(ROOT), |path| subtree(asker, path))?,
-            read_only: args.read_only,
-            root_squash: !args.no_root_squash,
-            uids: args.uids.clone().unwrap_or_default(),
-            gids: args.gids.clone().unwrap_or_default(),
-        }),
+    let export = match args.default {
+        true => None,
+        false => {
+            let present = present(asker, client)?;
+            let top = args.subtree.as_ref().map(|path| subtree(asker, path)).transpose()?;
+            Some(args.applied(present, top))
+        }
     };
     let result = asker.ask(FsOp::SetExport { client, export });
-    result
-        .map(drop)
-        .map_err(|error| refused(format!("cannot say what client {client} may do"), error))
+    result.map(drop).map_err(|error| {
+        let failure = refused(format!("cannot say what client {client} may do"), error);
+        match error {
+            // A subtree that only stays as it was is looked for too.
+            FsError::NotFound => failure.advise(
+                "the client's subtree is no more: name another with --subtree, or / for the whole tree",
+            ),
+            _ => failure,
+        }
+    })
+}
+
+/// What a client may do at present.
+fn present(asker: &Asker, client: u32) -> Outcome<Export> {
+    let export = match asker.ask(FsOp::GetExport { client }) {
+        Ok(FsReply::Export(export)) => Ok(export),
+        Ok(_) => Err(FsError::Io),
+        Err(error) => Err(error),
+    };
+    export.map_err(|error| refused(format!("cannot learn what client {client} may do"), error))
 }
 
 /// The directory called `path` as a subtree.
@@ -200,16 +236,8 @@ impl Line {
 
 fn describe(asker: &Asker, (client, identity): (ClientId, ClientIdentity)) -> Outcome<Line> {
     let ClientId(client) = client;
-    let answer = asker.ask(FsOp::GetExport { client });
-    let export = match answer {
-        Ok(FsReply::Export(export)) => Ok(export),
-        Ok(_) => Err(FsError::Io),
-        Err(error) => Err(error),
-    };
-    let export =
-        export.map_err(|e| refused(format!("cannot learn what client {client} may do"), e))?;
     let name = identity.name;
-    let Export { subtree, read_only, root_squash, uids, gids } = export;
+    let Export { subtree, read_only, root_squash, uids, gids } = present(asker, client)?;
     Ok(Line { client, name, subtree: subtree.0, read_only, root_squash, uids, gids })
 }
 
@@ -258,6 +286,7 @@ fn balance(answer: bfs_fs::op::FsResult) -> Result<Account, FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     #[test]
     fn limits_are_numbers_with_a_unit() {
@@ -269,8 +298,50 @@ mod tests {
         }
     }
 
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        export: ExportArgs,
+    }
+
+    fn parsed(options: &str) -> Result<ExportArgs, clap::Error> {
+        let line = format!("export group.toml bob {options}");
+        CommandLine::try_parse_from(line.split_whitespace()).map(|line| line.export)
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let present = || Export {
+            subtree: Inode(7),
+            read_only: false,
+            root_squash: true,
+            uids: vec![(1000, 1999)],
+            gids: vec![(50, 50)],
+        };
+        let applied = |present, options| parsed(options).unwrap().applied(present, None);
+        let read_only = applied(present(), "--read-only");
+        assert_eq!(read_only, Export { read_only: true, ..present() });
+        assert_eq!(applied(read_only, "--read-write"), present());
+        let root = applied(present(), "--no-root-squash");
+        assert_eq!(root, Export { root_squash: false, ..present() });
+        assert_eq!(applied(root, "--root-squash"), present());
+        let fifth = Export { uids: vec![(5, 5)], ..present() };
+        assert_eq!(applied(present(), "--uids 5"), fifth);
+        let whole = parsed("--subtree /").unwrap().applied(present(), Some(ROOT));
+        assert_eq!(whole, Export { subtree: ROOT, ..present() });
+    }
+
+    #[test]
+    fn opposites_are_not_named_together() {
+        let root = "--root-squash --no-root-squash";
+        for wrong in ["--read-only --read-write", root, "--default --read-write"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
     #[test]
     fn uids_and_gids_are_ranges() {
+        assert_eq!(id_ranges("0-4294967295"), Ok(vec![(0, u32::MAX)]));
         assert_eq!(id_ranges("1000-1999,5"), Ok(vec![(1000, 1999), (5, 5)]));
         for wrong in ["", "a", "5-", "9-8", "1,,2"] {
             assert!(id_ranges(wrong).is_err(), "{wrong}");

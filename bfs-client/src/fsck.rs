@@ -30,13 +30,17 @@ pub struct Findings {
     pub files: u64,
     /// Units: bytes.
     pub data_read: u64,
-    /// Inodes that have no name: held open somewhere.
-    pub unnamed: u64,
+    /// Inodes that have no name: held open somewhere. Not known where a directory is busy, which may hide their names.
+    pub unnamed: Option<u64>,
     pub faults: Vec<String>,
+    /// Directories that changed whenever they were looked at: their names were followed, but could not be counted.
+    pub busy: Vec<String>,
 }
 
 /// How often a directory that changes is looked at.
 const ATTEMPTS: usize = 5;
+/// As many as a person reads.
+const BUSY_NAMED_MAX: usize = 5;
 
 /// Whom the tree is asked of: the group, or a state machine of a test.
 pub trait Tree {
@@ -58,13 +62,31 @@ pub fn run(args: &FsckArgs) -> Outcome<Exit> {
         println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
     } else {
         findings.faults.iter().for_each(|fault| println!("{fault}"));
-        let Findings { directories, files, data_read, unnamed, faults } = &findings;
+        let Findings { directories, files, data_read, unnamed, faults, .. } = &findings;
+        let unnamed = unnamed.map_or(String::new(), |count| format!("{count} without a name, "));
         println!(
-            "{directories} directories, {files} other files, {unnamed} without a name, {data_read} bytes read: {} faults",
+            "{directories} directories, {files} other files, {unnamed}{data_read} bytes read: {} faults",
             faults.len()
         );
     }
-    Ok(if findings.faults.is_empty() { Exit::Fine } else { Exit::Failed })
+    conclude(&findings)
+}
+
+/// How the command ends.
+///
+/// Errors: not everything could be checked.
+fn conclude(findings: &Findings) -> Outcome<Exit> {
+    let Findings { faults, busy, .. } = findings;
+    if busy.is_empty() {
+        return Ok(if faults.is_empty() { Exit::Fine } else { Exit::Failed });
+    }
+    let mut named = busy.iter().take(BUSY_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if busy.len() > BUSY_NAMED_MAX {
+        named.push_str(", …");
+    }
+    let why =
+        format!("directories that changed whenever they were looked at: {} ({named})", busy.len());
+    Err(Failure::new("cannot check everything", why).advise("bfs fsck again when they are quiet"))
 }
 
 /// Reads the whole tree.
@@ -78,14 +100,32 @@ pub fn check(tree: &dyn Tree, data: bool) -> Result<Findings, FsError> {
         links: BTreeMap::new(),
         seen: BTreeSet::from([ROOT]),
     };
-    let mut frontier = vec![(ROOT, ROOT)];
-    while let Some((directory, above)) = frontier.pop() {
-        frontier
-            .extend(walk.directory(directory, above)?.into_iter().map(|child| (child, directory)));
+    let mut frontier = vec![Directory { inode: ROOT, above: ROOT, path: String::new() }];
+    while let Some(directory) = frontier.pop() {
+        frontier.extend(walk.directory(&directory)?);
     }
-    walk.check_links()?;
-    walk.check_totals()?;
+    // What is in a busy directory may have been missed, or met twice.
+    if walk.findings.busy.is_empty() {
+        walk.check_links()?;
+        walk.check_totals()?;
+    }
     Ok(walk.findings)
+}
+
+/// A directory to be looked at.
+struct Directory {
+    inode: Inode,
+    above: Inode,
+    /// From the root of the group on, whose own is empty.
+    path: String,
+}
+
+/// What a directory says of itself, and what is in it.
+struct Listing {
+    attributes: Attributes,
+    entries: Vec<Entry>,
+    /// It did not change meanwhile.
+    steady: bool,
 }
 
 struct Walk<'a> {
@@ -121,19 +161,26 @@ impl Walk<'_> {
         }
     }
 
-    /// A listing during which the directory did not change, and its attributes; the last one if there is none such.
-    fn steady(&self, inode: Inode) -> Result<Option<(Attributes, Vec<Entry>)>, FsError> {
+    fn look(&self, inode: Inode) -> Result<Listing, FsError> {
+        let attributes = self.attributes(inode)?;
+        let entries = self.list(inode)?;
+        let steady = self.attributes(inode)? == attributes;
+        Ok(Listing { attributes, entries, steady })
+    }
+
+    /// A steady listing, or the last one if there is none such; nothing if the directory is gone.
+    fn listing(&self, inode: Inode) -> Result<Option<Listing>, FsError> {
+        let mut last = None;
         for _ in 0..ATTEMPTS {
-            let before = match self.attributes(inode) {
+            let listing = match self.look(inode) {
                 Err(FsError::Stale) => return Ok(None),
                 other => other?,
             };
-            let entries = self.list(inode)?;
-            if self.attributes(inode) == Ok(before) {
-                return Ok(Some((before, entries)));
+            if last.insert(listing).steady {
+                break;
             }
         }
-        Ok(None)
+        Ok(last)
     }
 
     fn fault(&mut self, fault: String) {
@@ -141,15 +188,21 @@ impl Walk<'_> {
     }
 
     /// Checks one directory; names those in it.
-    fn directory(&mut self, inode: Inode, above: Inode) -> Result<Vec<Inode>, FsError> {
-        let Some((attributes, entries)) = self.steady(inode)? else { return Ok(Vec::new()) };
+    fn directory(&mut self, directory: &Directory) -> Result<Vec<Directory>, FsError> {
+        let &Directory { inode, above, ref path } = directory;
+        let Some(listing) = self.listing(inode)? else { return Ok(Vec::new()) };
+        let Listing { attributes, entries, steady } = listing;
         self.findings.directories += 1;
+        if !steady {
+            self.findings.busy.push(if path.is_empty() { "/".into() } else { path.clone() });
+        }
         let mut names = BTreeSet::new();
-        let mut children = Vec::new();
+        let (mut subdirectories, mut children) = (0, Vec::new());
         for entry in &entries {
             let at = format!("\"{}\" in directory {}", entry.name.escape_ascii(), inode.0);
             let Attributes { inode: number, kind, links, .. } = entry.attributes;
-            if !names.insert(&entry.name) {
+            // A name that goes and comes again between two pages is on both.
+            if !names.insert(&entry.name) && steady {
                 self.fault(format!("{at} is there twice"));
             }
             let expected = match &*entry.name {
@@ -169,9 +222,13 @@ impl Walk<'_> {
                 self.fault(format!("{at} is no name"));
             }
             if kind == Kind::Directory {
-                match self.seen.insert(number) {
-                    true => children.push(number),
-                    false => self.fault(format!("{at} is a directory with another name elsewhere")),
+                subdirectories += 1;
+                if self.seen.insert(number) {
+                    let path = format!("{path}/{}", entry.name.escape_ascii());
+                    children.push(Directory { inode: number, above: inode, path });
+                } else if self.findings.busy.is_empty() {
+                    // Out of a busy one it may just have been moved.
+                    self.fault(format!("{at} is a directory with another name elsewhere"));
                 }
                 continue;
             }
@@ -180,9 +237,12 @@ impl Walk<'_> {
                 self.links.entry(number).or_insert((0, links)).0 += 1;
             }
         }
-        if attributes.links as usize != 2 + children.len() {
-            let (links, count) = (attributes.links, children.len());
-            self.fault(format!("directory {} has {links} links, {count} directories", inode.0));
+        let links = attributes.links;
+        if steady && links != 2 + subdirectories {
+            self.fault(format!(
+                "directory {} has {links} links, {subdirectories} directories",
+                inode.0
+            ));
         }
         Ok(children)
     }
@@ -205,15 +265,16 @@ impl Walk<'_> {
         loop {
             match self.tree.ask(FsOp::Read { inode, offset, count: MAX_IO }) {
                 Ok(FsReply::Data { data, eof, attributes }) => {
+                    let size = attributes.size;
+                    // The size is of this very reply: what ends before it begins was cut off since the last one.
+                    let cut_off = size < offset;
                     offset += data.len() as u64;
                     self.findings.data_read += data.len() as u64;
-                    if eof && offset != attributes.size {
-                        self.fault(format!(
-                            "{at} is {offset} bytes long, and says {}",
-                            attributes.size
-                        ));
+                    let ended = eof || data.is_empty();
+                    if ended && offset != size && !cut_off {
+                        self.fault(format!("{at} is {offset} bytes long, and says {size}"));
                     }
-                    if eof || data.is_empty() {
+                    if ended {
                         return Ok(());
                     }
                 }
@@ -246,7 +307,7 @@ impl Walk<'_> {
         };
         let counted = totals.inodes.saturating_sub(totals.free_inodes);
         let found = self.findings.directories + self.findings.files;
-        self.findings.unnamed = counted.saturating_sub(found);
+        self.findings.unnamed = Some(counted.saturating_sub(found));
         Ok(())
     }
 }
@@ -256,7 +317,12 @@ mod tests {
     use super::*;
     use crate::backend::{Backend, Local};
     use bfs_fs::op::{Caller, CreateMode, FsRequest, FsResult};
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+
+    /// "d".
+    const D: Inode = Inode(2);
+    /// "d/f".
+    const F: Inode = Inode(3);
 
     /// A real file system of which some answers are changed.
     struct Lying<F: Fn(&FsOp, &mut FsResult)>(Local, F, RefCell<u64>);
@@ -294,8 +360,66 @@ mod tests {
 
     #[test]
     fn a_sound_tree_has_no_faults() {
-        let expected = Findings { directories: 2, files: 1, data_read: 5, ..Findings::default() };
+        let expected = Findings { unnamed: Some(0), ..seen(2, 1, 5) };
         assert_eq!(findings(|_, _| ()), expected);
+        assert_eq!(conclude(&expected), Ok(Exit::Fine));
+    }
+
+    fn seen(directories: u64, files: u64, data_read: u64) -> Findings {
+        Findings { directories, files, data_read, ..Findings::default() }
+    }
+
+    #[test]
+    fn a_directory_that_never_stands_still_is_followed_and_told() {
+        let asked = Cell::new(0);
+        let found = findings(|op, result| match (op, result) {
+            (FsOp::GetAttributes { inode: D }, Ok(FsReply::Attributes(attributes))) => {
+                asked.set(asked.get() + 1);
+                attributes.size = asked.get();
+            }
+            (FsOp::ReadDirectory { inode: D, .. }, Ok(FsReply::Entries { entries, .. })) => {
+                entries.push(entries[0].clone());
+            }
+            (FsOp::ReadDirectory { .. }, Ok(FsReply::Entries { entries, .. })) => {
+                entries.retain(|entry| entry.name != b"g");
+            }
+            _ => {}
+        });
+        assert_eq!(found, Findings { busy: vec!["/d".into()], ..seen(2, 1, 5) });
+        let failure = conclude(&found).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        assert!(failure.message.ends_with("1 (/d)"), "{failure}");
+    }
+
+    #[test]
+    fn only_a_few_busy_directories_are_named() {
+        let busy = (0..9).map(|i| format!("/{i}")).collect();
+        let failure = conclude(&Findings { busy, ..Findings::default() }).unwrap_err();
+        assert!(failure.message.ends_with("9 (/0, /1, /2, /3, /4, …)"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_removed_or_cut_off_meanwhile_is_no_fault() {
+        let removed = findings(|op, result| {
+            if matches!(op, FsOp::ReadDirectory { inode: D, .. } | FsOp::GetAttributes { inode: F })
+            {
+                *result = Err(FsError::Stale);
+            }
+        });
+        assert_eq!((removed.faults.len(), removed.busy.len()), (0, 0), "{removed:?}");
+        assert_eq!(removed.directories, 1);
+        let cut_off = findings(|op, result| match (op, result) {
+            (FsOp::Read { offset: 0, .. }, Ok(FsReply::Data { data, eof, .. })) => {
+                data.truncate(3);
+                *eof = false;
+            }
+            (FsOp::Read { .. }, Ok(FsReply::Data { data, attributes, .. })) => {
+                data.truncate(0);
+                attributes.size = 1;
+            }
+            _ => {}
+        });
+        assert_eq!(cut_off, Findings { unnamed: Some(0), ..seen(2, 1, 3) });
     }
 
     #[test]

@@ -76,13 +76,18 @@ pub enum Source {
 
 /// Mounts, and returns when the mount answers; with `--foreground`, when it has ended.
 pub fn run(args: &MountArgs) -> Outcome {
+    run_logging(args, None)
+}
+
+/// The same, where a serving process in the background logs what `filter` says.
+pub fn run_logging(args: &MountArgs, filter: Option<&str>) -> Outcome {
     if args.serve {
         return serve::in_background(|| prepare(args));
     }
     let plan = prepare(args)?;
     match args.foreground {
         true => serve::in_foreground(&plan),
-        false => start(args, &plan),
+        false => start(args, &plan, filter),
     }
 }
 
@@ -247,13 +252,13 @@ pub fn mount_failure(dir: &Path, error: &io::Error) -> Failure {
 }
 
 /// Starts the serving process and waits for its word.
-fn start(args: &MountArgs, plan: &Plan) -> Outcome {
+fn start(args: &MountArgs, plan: &Plan, filter: Option<&str>) -> Outcome {
     let log_path = match &args.log_file {
         Some(path) => path.clone(),
         None => mount_state::own_folder()?.join(log_name(&plan.dir)),
     };
     let log = open_log(&log_path)?;
-    let mut child = spawn(args, &plan.dir, log)?;
+    let mut child = spawn(args, &plan.dir, filter, log)?;
     let answer = child.stdout.take().map_or(Answer::Died, listen);
     match answer {
         Answer::Ready(line) => {
@@ -269,7 +274,7 @@ fn start(args: &MountArgs, plan: &Plan) -> Outcome {
     }
 }
 
-fn spawn(args: &MountArgs, dir: &Path, log: File) -> Outcome<Child> {
+fn spawn(args: &MountArgs, dir: &Path, filter: Option<&str>, log: File) -> Outcome<Child> {
     let what = "cannot start the serving process";
     let program = std::env::current_exe().map_err(|error| Failure::new(what, error))?;
     let mut command = Command::new(program);
@@ -279,6 +284,9 @@ fn spawn(args: &MountArgs, dir: &Path, log: File) -> Outcome<Child> {
     }
     if let Some(key) = &args.key {
         command.arg("--key").arg(key);
+    }
+    if let Some(filter) = filter {
+        command.args(["--log", filter]);
     }
     if args.local {
         command.arg("--local");

@@ -88,18 +88,24 @@ pub fn detach(dir: &Path, how: Detach) -> io::Result<()> {
 fn fusermount(dir: &Path, how: Detach) -> io::Result<()> {
     let Some(program) = find_fusermount() else { return Err(Errno::EPERM.into()) };
     let mut command = Command::new(program);
-    command.args(["-u", "-q"]);
+    // Why it fails is told by its message alone, in words that are looked at below.
+    command.env("LC_ALL", "C").arg("-u");
     if how == Detach::Lazy {
         command.arg("-z");
     }
     let output = command.arg("--").arg(dir).output()?;
     match output.status.success() {
         true => Ok(()),
-        false => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let busy = text.contains("busy");
-            Err(if busy { Errno::EBUSY.into() } else { io::Error::other(text.trim().to_owned()) })
-        }
+        false => Err(reason(&String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// What fusermount means by `message`.
+fn reason(message: &str) -> io::Error {
+    // Not "busy" alone: it names the directory too. umount(8), which it may leave the work to, calls it the target.
+    match ["resource busy", "target is busy"].iter().any(|words| message.contains(words)) {
+        true => Errno::EBUSY.into(),
+        false => io::Error::other(message.trim().to_owned()),
     }
 }
 
@@ -216,6 +222,14 @@ mod tests {
     #[test]
     fn the_real_table_has_proc() {
         assert_eq!(at(Path::new("/proc")).unwrap().unwrap().kind, "proc");
+    }
+
+    #[test]
+    fn a_busy_mount_is_told_from_what_else_fusermount_says() {
+        let busy = reason("fusermount3: failed to unmount /mnt: Device or resource busy\n");
+        assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
+        let other = reason("fusermount3: entry for /busy not found in /etc/mtab\n");
+        assert_eq!(other.to_string(), "fusermount3: entry for /busy not found in /etc/mtab");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use self::front::{Front, Sender};
 use self::handle::Keys;
 use crate::backend::{Backend, Local};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::mount_state;
 use crate::options::Patience;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, NOBODY};
 use clap::Args;
@@ -123,6 +124,8 @@ impl std::fmt::Display for Network {
 }
 
 /// Serves until a signal to stop, or until another process opens a session with the same keys.
+///
+/// Errors: as [`crate::session::connect`]; a mount of this machine uses the keys.
 pub fn run(args: &NfsArgs) -> Outcome {
     let listener = TcpListener::bind(args.listen).map_err(|error| {
         Failure::new(format!("cannot listen on {}", args.listen), error)
@@ -171,6 +174,9 @@ fn connect(args: &NfsArgs) -> Outcome<(Arc<dyn Backend>, String)> {
         return Ok((Arc::new(Local::default()), "local".into()));
     };
     let key = args.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
+    let (id, client) = crate::session::who(file, &key)?;
+    // Mounts only: a proxy may take the place of another one.
+    mount_state::expect_unused(&id.to_string(), &client, &key)?;
     // However long the group takes, clients wait.
     let (session, group) = crate::session::connect(file, &key, Patience::Hard)?;
     Ok((session, group.to_string()))

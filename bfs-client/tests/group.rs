@@ -262,10 +262,12 @@ fn exports_quotas_and_fsck() {
     fs::create_dir(point.join("theirs")).unwrap();
     fs::write(point.join("mine"), "private").unwrap();
     // A command by the keys of a live mount would end the mount's session.
-    let refused = ask(&group, "export", &[]);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("uses them") && said.contains("bfs umount"), "{said}");
-    assert_eq!(refused.status.code(), Some(6), "{said}");
+    for (verb, arguments) in [("export", &[][..]), ("nfs", &["--listen", "127.0.0.1:0"])] {
+        let refused = ask(&group, verb, arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("uses them") && said.contains("bfs umount"), "{said}");
+        assert_eq!(refused.status.code(), Some(6), "{said}");
+    }
     assert_eq!(fs::read_to_string(point.join("mine")).unwrap(), "private");
     group.unmount(&point).unwrap();
     let first = administer(&group, "export", &["1"]);
@@ -293,7 +295,10 @@ fn exports_quotas_and_fsck() {
         let make = fs::create_dir(root.join("one more")).unwrap_err();
         assert_eq!(make.raw_os_error(), Some(libc::EDQUOT));
     }
-    administer(&group, "export", &["1", "--read-only"]);
+    let third = administer(&group, "export", &["1", "--read-only"]);
+    assert!(third.contains("the subtree of inode 2 · read-only · root is root"), "{third}");
+    let whole = administer(&group, "export", &["1", "--subtree", "/"]);
+    assert!(whole.contains("the whole tree · read-only · root is root"), "{whole}");
     {
         let second = SecondMount::new(&group, "");
         assert_eq!(fs::read(second.0.join("theirs/f")).unwrap(), [7; 4096]);

@@ -66,6 +66,19 @@ fn the_options_reach_the_kernel_and_generic_ones_are_dropped() {
 }
 
 #[test]
+fn what_to_log_reaches_the_serving_process() {
+    let Some(place) = Place::new() else { return };
+    for (level, told) in [("info", true), ("error", false)] {
+        let log = place.beside(level);
+        let args = ["mount", "--local", "--log", level, "--log-file"];
+        succeeds(&place.bfs(&args).arg(&log).arg(&place.dir).output().unwrap());
+        succeeds(&place.umount(&[]));
+        let log = fs::read_to_string(log).unwrap();
+        assert_eq!(log.contains("mounted local on"), told, "{level}: {log}");
+    }
+}
+
+#[test]
 fn the_serving_process_keeps_nothing_busy_and_outlives_the_terminal() {
     let Some(m) = Mounted::new("") else { return };
     let pid = m.0.served_by()[0];
