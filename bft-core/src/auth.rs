@@ -198,7 +198,7 @@ pub fn view_change_digest(group: GroupId, m: &ViewChange) -> Digest {
     hasher.finish()
 }
 
-/// What the signature on a NEW-VIEW covers.
+/// D(m) of a NEW-VIEW: what its signature covers and what names it.
 pub fn new_view_digest(group: GroupId, m: &NewView) -> Digest {
     let mut hasher = Hasher::new(Domain::Signed);
     hasher.value(&group).bytes(b"NEW-VIEW").value(&m.view).value(&m.view_changes);
@@ -505,7 +505,12 @@ impl Authority {
 
     /// Signs `m`, as the primary of its view.
     pub fn sign_new_view(&self, m: &mut NewView) {
-        m.signature = self.crypto.sign(&new_view_digest(self.group, m));
+        m.signature = self.crypto.sign(&self.new_view_digest(m));
+    }
+
+    /// What names `m`.
+    pub fn new_view_digest(&self, m: &NewView) -> Digest {
+        new_view_digest(self.group, m)
     }
 
     /// Whether `m` is whole in itself: signed by its sender, h proved, P and Q in order, inside the window, and of earlier
@@ -562,7 +567,7 @@ impl Authority {
         }
         let primary = self.size.primary(m.view);
         let public = self.replicas.get(primary.index()).ok_or(Rejection::WrongSender)?;
-        let genuine = self.crypto.verify(public, &new_view_digest(self.group, m), &m.signature);
+        let genuine = self.crypto.verify(public, &self.new_view_digest(m), &m.signature);
         if genuine { Ok(()) } else { Err(Rejection::BadSignature) }
     }
 

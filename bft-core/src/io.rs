@@ -473,7 +473,7 @@ impl fmt::Display for Message {
             Message::FetchBatch(m) => write!(f, " n={} d={}", m.n, m.digest.short(2)),
             Message::Batch(m) => write!(f, " requests={}", m.batch.len()),
             Message::Status(m) => {
-                let pending = if m.active { "" } else { " pending" };
+                let pending = if m.begun.is_some() { "" } else { " pending" };
                 write!(f, " v={}{pending} h={} executed={}", m.view, m.stable, m.executed)
             }
             Message::Fetch(m) => write!(f, " n={} parts={}", m.n, m.addresses.len()),

@@ -382,8 +382,8 @@ pub struct BatchBody {
 pub struct Status {
     /// v: view.
     pub view: View,
-    /// Whether v has begun here.
-    pub active: bool,
+    /// The NEW-VIEW by which v has begun here, by digest; zeros for view 0, which has none. Nothing while v has not begun.
+    pub begun: Option<Digest>,
     /// Whose VIEW-CHANGEs for v are here, while it has not begun.
     pub view_changes: Vec<ReplicaId>,
     /// VIEW-CHANGEs that the NEW-VIEW for v names and that are not here, by digest.

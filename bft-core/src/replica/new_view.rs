@@ -137,7 +137,7 @@ impl<S: Service> Replica<S> {
         let Some(grounds) = found.collect::<Option<Vec<Named>>>() else { return };
         let view_changes: Vec<&ViewChange> = grounds.iter().map(|(_, m)| &**m).collect();
         let fit = |((i, _), found): (&(ReplicaId, Digest), &&ViewChange)| {
-            let current = self.is_current(found) || self.is_entered_by_quorum();
+            let current = self.is_current(found) || self.is_announced_begun();
             (found.replica, found.view) == (*i, m.view) && current
         };
         let genuine = m.view_changes.iter().zip(&view_changes).all(fit);

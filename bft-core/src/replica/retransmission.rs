@@ -31,8 +31,8 @@ pub(super) struct Repairs {
     fetched: SequenceNumber,
     /// How many others it may fetch until its next STATUS.
     batches: u64,
-    /// The view that has begun there, when it last said so.
-    pub active_in: Option<View>,
+    /// The view that had begun there when it last said so, and the NEW-VIEW by which.
+    pub begun: Option<(View, Digest)>,
 }
 
 impl Repairs {
@@ -42,7 +42,7 @@ impl Repairs {
             executed: None,
             fetched: SequenceNumber(0),
             batches: window,
-            active_in: None,
+            begun: None,
         }
     }
 }
@@ -80,7 +80,7 @@ impl<S: Service> Replica<S> {
         let missing = self.requests.all_wanted();
         Status {
             view: self.view,
-            active: self.is_active(),
+            begun: self.is_active().then(|| self.begun_by()),
             view_changes: self.view_changes.newest.keys().copied().collect(),
             missing_view_changes: self.view_changes.missing(),
             missing_batches: self.awaited_batches().collect(),
@@ -122,7 +122,7 @@ impl<S: Service> Replica<S> {
             executed: Some(m.executed),
             fetched: repairs.fetched,
             batches: self.config.window,
-            active_in: m.active.then_some(m.view),
+            begun: m.begun.map(|new_view| (m.view, new_view)),
         };
         self.repair_view(from, &m, out);
         if m.view > self.view {
@@ -175,7 +175,7 @@ impl<S: Service> Replica<S> {
     /// A replica that is `stuck` although it holds a batch may hold another than was decided.
     fn repair_decided(&self, from: ReplicaId, m: &Status, stuck: bool, out: &mut Vec<Output>) {
         let mut bytes = 0;
-        let votes_help = m.view == self.view && m.active && self.is_active();
+        let votes_help = m.view == self.view && m.begun.is_some() && self.is_active();
         for k in 0..MAX_REPAIRED {
             let n = m.executed.next().plus(k as u64);
             let passed_over = !matches!(m.held.get(k), Some(held) if *held > Held::Nothing);

@@ -155,7 +155,7 @@ impl<S: Service> Replica<S> {
         let (replica, m) = (m.replica, Arc::new(m));
         let awaited = self.view_changes.missing().contains(&digest);
         if !self.is_current(&m) {
-            if !awaited || !self.is_entered_by_quorum() {
+            if !awaited || !self.is_announced_begun() {
                 return Err(Rejection::OldIncarnation);
             }
             self.view_changes.named.insert(digest, m);
@@ -182,14 +182,23 @@ impl<S: Service> Replica<S> {
         Ok(())
     }
 
-    /// Whether 2f+1 replicas say that the current view has begun at theirs.
+    /// The NEW-VIEW by which the current view has begun here, by digest; zeros for view 0, which has none.
+    pub(super) fn begun_by(&self) -> Digest {
+        let begun = self.view_changes.begun.as_ref();
+        begun.map_or(Digest([0; 32]), |m| self.authority.new_view_digest(m))
+    }
+
+    /// Whether 2f+1 replicas say that the current view has begun at theirs, and by the NEW-VIEW that is announced here.
     ///
-    /// Then its NEW-VIEW may hold a VIEW-CHANGE that its sender has forgotten since. f+1 correct replicas entered the view
-    /// before they executed RECOVER, so nothing that needs the new incarnation's vote has committed in a lower one: that would
-    /// take f+1 other correct replicas, and there are only 2f+1.
-    pub(super) fn is_entered_by_quorum(&self) -> bool {
-        let entered = self.repairs.iter().filter(|r| r.active_in == Some(self.view));
-        entered.count() >= self.config.size.quorum()
+    /// Then that NEW-VIEW may hold a VIEW-CHANGE that its sender has forgotten since. f+1 correct replicas entered the view by
+    /// it before they executed RECOVER, so nothing that needs the new incarnation's vote has committed in a lower one: that
+    /// would take f+1 other correct replicas, and there are only 2f+1. Which NEW-VIEW matters: a faulty primary may sign
+    /// another, founded on the forgotten VIEW-CHANGE, for whoever is late.
+    pub(super) fn is_announced_begun(&self) -> bool {
+        let Some(m) = &self.view_changes.announced else { return false };
+        let announced = (self.view, self.authority.new_view_digest(m));
+        let begun = self.repairs.iter().filter(|r| r.begun == Some(announced));
+        begun.count() >= self.config.size.quorum()
     }
 
     /// Follows f+1 others, of whom one is correct, to the view that at least one correct replica wants; and follows the
@@ -217,7 +226,7 @@ impl<S: Service> Replica<S> {
     pub(super) fn repair_view(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
         let to = Destination::Replica(from);
         let same = m.view == self.view;
-        if m.view > self.view || same && m.active {
+        if m.view > self.view || same && m.begun.is_some() {
             return;
         }
         // The promise may still be on its way to the disk.

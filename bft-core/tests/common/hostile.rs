@@ -419,7 +419,7 @@ impl Hostile {
         let all = [Held::Nothing, Held::PrePrepared, Held::Prepared, Held::Committed];
         Status {
             view: self.view(choices),
-            active: choices.flag(),
+            begun: choices.flag().then(|| self.digest(choices)),
             view_changes: choices.list(4, |choices| ReplicaId(choices.below(6) as u32)),
             missing_view_changes: choices.list(4, |choices| self.digest(choices)),
             missing_batches: choices.list(4, |choices| self.digest(choices)),

@@ -8,7 +8,7 @@ use crate::forgery::{self, Batch};
 use bft_core::io::{Input, Timer};
 use bft_core::messages::{
     BatchBody, BatchEntry, Claim, Commit, Committed, Held, Message, Operation, Outcome, Phase,
-    PrePrepare, Prepare, ResultBody, Status, Suspect, null_request,
+    PrePrepare, Prepare, ResultBody, Status, Suspect, ViewChange, null_request,
 };
 use bft_core::replica::{Config, Replica};
 use bft_core::types::*;
@@ -312,7 +312,7 @@ fn forged(
 fn status(args: &mut Arguments) -> Result<Message, String> {
     Ok(Message::Status(Status {
         view: View(args.one("v")?),
-        active: true,
+        begun: Some(Digest([0; 32])),
         view_changes: Vec::new(),
         missing_view_changes: Vec::new(),
         missing_batches: Vec::new(),
@@ -323,8 +323,11 @@ fn status(args: &mut Arguments) -> Result<Message, String> {
     }))
 }
 
-/// P and Q as given, h without its proof.
+/// P and Q as given, h without its proof; or `copy=r3.1`, what r3 has sent for view 1.
 fn view_change(stage: &Stage, from: u32, args: &mut Arguments) -> Result<Message, String> {
+    if let Some(name) = args.optional::<String>("copy")? {
+        return sent_view_change(stage, &name).map(Message::ViewChange);
+    }
     let (p, q) = (claims(stage, args, "p")?, claims(stage, args, "q")?);
     let mut m = forgery::view_change(from, args.one("v")?, p, q);
     if let Some(stable) = args.optional("h")? {
@@ -334,12 +337,14 @@ fn view_change(stage: &Stage, from: u32, args: &mut Arguments) -> Result<Message
     Ok(Message::ViewChange(m))
 }
 
+fn sent_view_change(stage: &Stage, name: &str) -> Result<ViewChange, String> {
+    stage.view_changes.get(name).cloned().ok_or(format!("no VIEW-CHANGE is called {name}"))
+}
+
 fn new_view(stage: &Stage, from: u32, args: &mut Arguments) -> Result<Message, String> {
     let (view, stable) = (args.one("v")?, args.optional("h")?.unwrap_or(0));
     let names: Vec<String> = args.list("of")?.ok_or("of= is missing")?;
-    let found = names.iter().map(|name| {
-        stage.view_changes.get(name).cloned().ok_or(format!("no VIEW-CHANGE is called {name}"))
-    });
+    let found = names.iter().map(|name| sent_view_change(stage, name));
     let grounds = found.collect::<Result<Vec<_>, _>>()?;
     let chosen: Vec<String> = args.list("x")?.unwrap_or_default();
     let batches = chosen.iter().map(|name| digest(stage, name)).collect::<Result<_, _>>()?;

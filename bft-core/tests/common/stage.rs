@@ -180,7 +180,8 @@ impl Stage {
                 self.label(m.digest, format!("s{}", m.n));
             }
             Message::ViewChange(m) => {
-                self.view_changes.insert(format!("r{}.{}", m.replica.0, m.view), m.clone());
+                let name = format!("r{}.{}", m.replica.0, m.view);
+                self.view_changes.entry(name).or_insert_with(|| m.clone());
             }
             _ => {}
         }
