@@ -74,6 +74,20 @@ pub enum Source {
     Local,
 }
 
+impl Source {
+    /// What the mount table shows: what a line of fstab names, or `mount -a` takes the group for one that is not mounted yet.
+    pub fn device(&self) -> String {
+        match self {
+            Self::Local => "bfs:local".into(),
+            Self::Group { file, .. } => {
+                let path = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+                // A comma would begin another option.
+                format!("bfs:{}", path.display().to_string().replace([',', '\\'], "_"))
+            }
+        }
+    }
+}
+
 /// Mounts, and returns when the mount answers; with `--foreground`, when it has ended.
 pub fn run(args: &MountArgs) -> Outcome {
     run_logging(args, None)

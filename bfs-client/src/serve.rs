@@ -89,7 +89,7 @@ fn serve_on(
     // The directory that this process was started in is not its to keep busy.
     let _ = std::env::set_current_dir("/");
     runtime.block_on(async {
-        let mut mount = Mount::new(plan, &backend, &group)?;
+        let mut mount = Mount::new(plan, &backend)?;
         let result = match mount.start(plan, &group, &mut signals, announce).await {
             Ok(()) => {
                 mount.wait(&backend, &mut signals).await;
@@ -154,11 +154,11 @@ struct Mount {
 }
 
 impl Mount {
-    fn new(plan: &Plan, backend: &Arc<dyn Backend>, group: &str) -> Outcome<Self> {
+    fn new(plan: &Plan, backend: &Arc<dyn Backend>) -> Outcome<Self> {
         let (end, ended) = oneshot::channel();
         let front = Front::new(backend.clone(), &plan.options, end);
         let kernel = front.kernel();
-        let config = plan.options.fuse_config(&format!("bfs:{group}"), geteuid().is_root());
+        let config = plan.options.fuse_config(&plan.source.device(), geteuid().is_root());
         let failed = |error: io::Error| mount_failure(&plan.dir, &error);
         let session = fuser::Session::new(front, &plan.dir, &config).map_err(failed)?;
         kernel.connect(session.notifier());

@@ -70,6 +70,23 @@ fn a_wiped_backup_comes_back_by_state_transfer() {
 }
 
 #[test]
+fn mount_8_finds_a_line_of_fstab_mounted_already() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(1, 0).unwrap();
+    let point = mounted(&mut group, "");
+    let fstab = group.dir().join("fstab");
+    let line =
+        format!("bfs:{} {} bfs defaults 0 0\n", group.group_file().display(), point.display());
+    fs::write(&fstab, line).unwrap();
+    let output = Command::new("mount").args(["-a", "-v", "-T"]).arg(&fstab).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("already mounted"), "{output:?}");
+    group.unmount(&point).unwrap();
+}
+
+#[test]
 fn without_a_quorum_a_soft_mount_gives_up_and_a_group_that_is_back_goes_on() {
     if !can_mount() {
         return;
