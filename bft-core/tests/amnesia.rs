@@ -158,3 +158,42 @@ fn a_clock_that_went_back_does_not_keep_it_mute() {
     }
     assert_eq!(phase(&group), Phase::Active);
 }
+
+/// What it promised while it lied binds nobody once it is set up anew: its next VIEW-CHANGE counts again.
+#[test]
+fn a_far_view_that_its_former_self_wanted_does_not_silence_it() {
+    let mut group = wiped();
+    let mut forgotten = ViewChange {
+        view: View(1_000),
+        stable: SequenceNumber(0),
+        certificate: Vec::new(),
+        prepared: Vec::new(),
+        pre_prepared: Vec::new(),
+        unauthenticated: Vec::new(),
+        incarnation: 0,
+        replica: ReplicaId(3),
+        signature: Signature([0; 64]),
+    };
+    forgotten.signature = Named(3).sign(&view_change_digest(GROUP, &forgotten));
+    for to in 0..3 {
+        group.give(Peer::Replica(ReplicaId(3)), to, Message::ViewChange(forgotten.clone()));
+    }
+    connect(&mut group);
+    for _ in 0..20 {
+        group.deliver_all();
+        group.repair();
+    }
+    assert_eq!(phase(&group), Phase::Active);
+    // The primary is gone for good, so that the others, r3 among them, have to go on without it.
+    for i in 1..4 {
+        group.leave_view(i);
+    }
+    for _ in 0..8 {
+        group.now.tick = Tick(group.now.tick.0 + 200_000);
+        for i in 1..4 {
+            group.input(i, Input::Timeout(Timer::Status));
+        }
+        group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
+    }
+    assert_eq!(group.views()[1..], [(1, true); 3]);
+}

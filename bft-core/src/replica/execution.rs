@@ -156,6 +156,7 @@ impl<S: Service> Replica<S> {
                 self.requests.forget_sessions_before(request.client, request.session);
                 let outcome = self.objects.create_session(request, ctx.n, self.config.slots);
                 self.recoveries_until = self.recoveries_end_at();
+                self.forget_former_view_changes();
                 outcome
             }
             Operation::Service(op) => {

@@ -136,9 +136,13 @@ impl<S: Service> Replica<S> {
         let found = named.map(|(i, digest)| self.view_changes.find(*i, *digest));
         let Some(grounds) = found.collect::<Option<Vec<Named>>>() else { return };
         let view_changes: Vec<&ViewChange> = grounds.iter().map(|(_, m)| &**m).collect();
+        let current = |found: &&ViewChange| self.is_current(found);
+        if !view_changes.iter().all(current) && !self.is_announced_begun() {
+            // Its primary need not have known that one of them has lost its memory: no lie, and it may have begun elsewhere.
+            return;
+        }
         let fit = |((i, _), found): (&(ReplicaId, Digest), &&ViewChange)| {
-            let current = self.is_current(found) || self.is_announced_begun();
-            (found.replica, found.view) == (*i, m.view) && current
+            (found.replica, found.view) == (*i, m.view)
         };
         let genuine = m.view_changes.iter().zip(&view_changes).all(fit);
         let choice = choose(self.config.size, self.config.window, &view_changes);

@@ -152,7 +152,7 @@ impl<S: Service> Replica<S> {
             }
             !self.is_primary() && (under_way || timed)
         } else {
-            if self.is_wanted() {
+            if self.is_wanted() || self.view_changes.announced.is_some() {
                 self.suspicion.awaited_since.get_or_insert(now);
             }
             self.suspicion.awaited_since.is_some()

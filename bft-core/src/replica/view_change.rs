@@ -162,6 +162,7 @@ impl<S: Service> Replica<S> {
             self.seek_new_view(out);
             return Ok(());
         }
+        self.forget_former_view_changes();
         let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
         match known {
             Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
@@ -199,6 +200,13 @@ impl<S: Service> Replica<S> {
         let announced = (self.view, self.authority.new_view_digest(m));
         let begun = self.repairs.iter().filter(|r| r.begun == Some(announced));
         begun.count() >= self.config.size.quorum()
+    }
+
+    /// What a replica promised before it lost its memory binds it no more, and must not stand in the way of what it says now.
+    pub(super) fn forget_former_view_changes(&mut self) {
+        let mut newest = core::mem::take(&mut self.view_changes.newest);
+        newest.retain(|_, (_, m)| self.is_current(m));
+        self.view_changes.newest = newest;
     }
 
     /// Follows f+1 others, of whom one is correct, to the view that at least one correct replica wants; and follows the
