@@ -22,7 +22,7 @@ mod page;
 mod requests;
 mod seen;
 mod system_call;
-mod write_buffer;
+pub mod write_buffer;
 mod writing;
 mod xattr;
 
@@ -37,13 +37,13 @@ use fuser::{FileHandle, FopenFlags, Generation, ReplyEmpty, ReplyEntry, Request}
 use kernel::Kernel;
 use lease::Keeper;
 use lock::Locks;
-use open_files::OpenFiles;
+use open_files::{OpenFiles, Removal};
 use page::PageBudget;
 use seen::{Noting, Seen};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use system_call::SystemCall;
 use tokio::sync::oneshot;
 use write_buffer::WriteBuffer;
@@ -84,12 +84,13 @@ impl Front {
         options: &MountOptions,
         ended: oneshot::Sender<()>,
     ) -> Self {
-        let files = Arc::default();
-        let keeper = Some(Keeper::start(&backend, &files));
+        let (files, locks) = (Arc::default(), Arc::default());
+        let keeper = Some(Keeper::start(&backend, &files, &locks));
         let strict = options.consistency == Consistency::Strict;
         let seen = Arc::new(Seen::new(options.ttl()));
         let backend = Arc::new(Noting::new(backend, seen.clone())) as Arc<dyn Backend>;
-        let writes = (!strict).then(|| WriteBuffer::new(backend.clone()));
+        let kernel = Kernel::default();
+        let writes = (!strict).then(|| WriteBuffer::new(backend.clone(), kernel.clone()));
         let backend = match &writes {
             Some(writes) => Arc::new(Buffered::new(backend, writes.clone())) as Arc<dyn Backend>,
             None => backend,
@@ -101,9 +102,9 @@ impl Front {
             callers: Callers::default(),
             files,
             seen,
-            kernel: Kernel::default(),
+            kernel,
             revalidates: options.revalidates(),
-            locks: Arc::default(),
+            locks,
             locks_are_shared: options.locks,
             ttl: options.ttl(),
             strict,
@@ -136,13 +137,14 @@ impl Front {
         let (ttl, seen, thread) = (self.ttl, self.seen.clone(), request.pid());
         let looks_up = self.revalidates && matches!(op, FsOp::Lookup { .. });
         let opens = looks_up && SystemCall::of(thread).is_some_and(|call| call.opens());
+        let opens = opens.then(Instant::now);
         self.call(request, op, move |result| match attributes(result) {
             Ok(a) => {
                 seen.look_up(thread, opens, &a);
                 reply.entry(&ttl, &file_attr(&a), Generation(a.generation));
             }
             Err(e) => {
-                seen.miss(thread);
+                seen.ended(thread);
                 reply.error(e);
             }
         });
@@ -161,17 +163,23 @@ impl Front {
     }
 
     /// Sends an operation that may take the last name of what is open here.
-    fn answer_removal(&self, request: &Request, op: FsOp, reply: ReplyEmpty) {
-        let (files, writes) = (self.files.clone(), self.writes.clone());
+    fn answer_removal(&self, request: &Request, op: FsOp, removal: Removal, reply: ReplyEmpty) {
+        let writes = self.writes.clone();
         self.call(request, op, move |result| {
             if let Ok(FsReply::Kept(inode)) = result {
-                files.kept(inode);
+                removal.keeps(inode);
                 if let Some(writes) = writes {
                     writes.changed(inode);
                 }
             }
+            drop(removal);
             empty(result, reply);
         });
+    }
+
+    /// Where writes are gathered that the group does not have yet; nothing under `strict`.
+    pub fn writes(&self) -> Option<Arc<WriteBuffer>> {
+        self.writes.clone()
     }
 
     /// The way to the kernel, to be connected once the mount is made.

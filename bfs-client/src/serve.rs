@@ -3,6 +3,7 @@
 use crate::backend::{Backend, Local, Outvoted};
 use crate::failure::{Failure, Outcome};
 use crate::fuse::Front;
+use crate::fuse::write_buffer::WriteBuffer;
 use crate::mount::{Plan, Source, mount_failure};
 use crate::mount_state::{self, MountState};
 use crate::mount_table::{self, Detach, MountEntry};
@@ -146,6 +147,8 @@ async fn blocking<T: Send + 'static>(
 struct Mount {
     dir: PathBuf,
     entry: MountEntry,
+    /// What a detached mount would lose.
+    writes: Option<Arc<WriteBuffer>>,
     /// Completes when the kernel has ended the mount.
     ended: oneshot::Receiver<()>,
     state_file: Option<PathBuf>,
@@ -157,7 +160,7 @@ impl Mount {
     fn new(plan: &Plan, backend: &Arc<dyn Backend>) -> Outcome<Self> {
         let (end, ended) = oneshot::channel();
         let front = Front::new(backend.clone(), &plan.options, end);
-        let kernel = front.kernel();
+        let (kernel, writes) = (front.kernel(), front.writes());
         let config = plan.options.fuse_config(&plan.source.device(), geteuid().is_root());
         let failed = |error: io::Error| mount_failure(&plan.dir, &error);
         let session = fuser::Session::new(front, &plan.dir, &config).map_err(failed)?;
@@ -168,7 +171,8 @@ impl Mount {
         std::mem::forget(serving);
         match mount_table::bfs_at(&plan.dir) {
             Ok(entry) => {
-                Ok(Self { dir: plan.dir.clone(), entry, ended, state_file: None, state: None })
+                let dir = plan.dir.clone();
+                Ok(Self { dir, entry, writes, ended, state_file: None, state: None })
             }
             Err(failure) => {
                 // What was just mounted is not seen to be: take away what can be.
@@ -256,6 +260,13 @@ impl Mount {
             Err(_) => format!("it takes longer than {} s", UNMOUNT_LIMIT.as_secs()),
         };
         tracing::warn!("cannot unmount {} cleanly ({why}): detaching it", self.dir.display());
+        if let Some(writes) = self.writes.clone() {
+            let ended = move || {
+                writes.end();
+                Ok(())
+            };
+            let _ = blocking(ended).await;
+        }
         backend.fail_all();
         if let Err(error) = detach_own(&self.dir, self.entry.id, Detach::Lazy) {
             tracing::error!("cannot detach {}: {error}", self.dir.display());

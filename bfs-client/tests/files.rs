@@ -4,7 +4,7 @@ mod common;
 
 use common::{Mounted, has, sh};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, FcntlArg, RenameFlags, fallocate, fcntl, renameat2};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 fn errno<T>(result: io::Result<T>) -> Errno {
     Errno::from_raw(result.err().expect("an error").raw_os_error().expect("a system error"))
@@ -557,6 +557,53 @@ fn an_open_file_is_locked_by_whom_it_was_handed_to() {
         assert_eq!(sh(m.dir(), &format!("umask 077; exec 9<>f; {locked}")), "locked\n");
         assert_eq!(sh(m.dir(), &format!("exec 8<>f 9<>f; flock 8; {locked} || echo not")), "not\n");
     }
+}
+
+/// The whole file, as fcntl(2) names it.
+fn whole(kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+#[test]
+fn open_file_description_locks_end_with_the_open_file() {
+    let Some(m) = Mounted::new("") else { return };
+    let path = m.path("f");
+    fs::write(&path, "").unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let lock = |file: &File| fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK)));
+    let (first, second) = (open(), open());
+    lock(&first).unwrap();
+    assert_eq!(lock(&second), Err(Errno::EAGAIN));
+    drop(first);
+    // The kernel tells of the end of the open file when it comes to it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lock(&second) == Err(Errno::EAGAIN) {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_lock_that_comes_after_a_close_of_the_file_can_be_unlocked() {
+    let Some(m) = Mounted::new("") else { return };
+    let path = m.path("f");
+    fs::write(&path, "").unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (other, mine) = (open(), open());
+    let try_other = |kind| fcntl(&other, FcntlArg::F_OFD_SETLK(&whole(kind)));
+    try_other(libc::F_WRLCK).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| fcntl(&mine, FcntlArg::F_SETLKW(&whole(libc::F_WRLCK))));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiter.is_finished());
+        // Takes away all that the process has on the file, and it has nothing yet. [fcntl(2)]
+        drop(open());
+        try_other(libc::F_UNLCK).unwrap();
+        waiter.join().unwrap().unwrap();
+    });
+    assert_eq!(try_other(libc::F_WRLCK), Err(Errno::EAGAIN));
+    fcntl(&mine, FcntlArg::F_SETLK(&whole(libc::F_UNLCK))).unwrap();
+    try_other(libc::F_WRLCK).unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use bfs_client::local_group::LocalGroup;
 use bfs_client::{mount_state, mount_table};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -237,10 +238,20 @@ impl SecondMount {
         Self(point)
     }
 
-    fn kill(&self) {
+    fn signal(&self, signal: Signal) {
         let entry = mount_table::bfs_at(&self.0).unwrap();
         let server = mount_state::find(&entry.dir, entry.id).unwrap();
-        server.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+        server.signal(signal).unwrap();
+    }
+
+    /// As a machine ends it that shuts down.
+    fn end(&self) {
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while mount_table::bfs_at(&self.0).is_ok() {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -351,10 +362,107 @@ fn gathered_writes_fail_where_programs_look(path: &Path) {
     }
     file.write_all(&large).unwrap();
     assert_eq!(nix::unistd::close(file), Err(Errno::EDQUOT));
+    // The kernel's page of a write that fails goes with it, though the file itself has not changed.
+    let seen = fs::File::options().read(true).write(true).open(path).unwrap();
+    seen.set_len(1 << 20).unwrap();
+    let mut page = [1; 4];
+    seen.read_exact_at(&mut page, 1 << 19).unwrap();
+    assert_eq!(page, [0; 4]);
+    seen.write_all_at(&large, 0).unwrap();
+    quota(seen.sync_all());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while page != fs::read(path).unwrap()[1 << 19..][..4] {
+        assert!(Instant::now() < deadline, "what was refused is read");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    seen.set_len(0).unwrap();
     // Who waits for each write is told by the write.
     let mut file = fs::File::options().write(true).custom_flags(libc::O_DSYNC).open(path).unwrap();
     quota(file.write_all(&large));
     file.set_len(0).unwrap();
+}
+
+#[test]
+fn a_file_that_is_replaced_all_the_time_is_always_there() {
+    if !can_mount() {
+        return;
+    }
+    for options in ["", "strict", "nocto"] {
+        let mut group = LocalGroup::create(4, 1).unwrap();
+        let point = mounted(&mut group, options);
+        let (name, new) = (point.join("configuration"), point.join("configuration.new"));
+        fs::write(&name, "0").unwrap();
+        let end = Instant::now() + Duration::from_secs(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for version in 1.. {
+                    fs::write(&new, version.to_string()).unwrap();
+                    fs::rename(&new, &name).unwrap();
+                    if Instant::now() > end {
+                        return;
+                    }
+                }
+            });
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        let found = fs::read_to_string(&name).expect(options);
+                        found.parse::<u64>().unwrap();
+                    }
+                });
+            }
+        });
+        group.unmount(&point).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_comes_and_goes_is_there_or_is_not() {
+    if !can_mount() {
+        return;
+    }
+    for options in ["", "strict", "nocto"] {
+        let mut group = LocalGroup::create(4, 1).unwrap();
+        let point = mounted(&mut group, options);
+        let name = point.join("lock");
+        let end = Instant::now() + Duration::from_secs(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    fs::write(&name, "held").unwrap();
+                    fs::remove_file(&name).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    match fs::File::open(&name) {
+                        Ok(mut file) => {
+                            file.read_to_string(&mut String::new()).expect(options);
+                        }
+                        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
+                    }
+                }
+            });
+        });
+        group.unmount(&point).unwrap();
+    }
+}
+
+#[test]
+fn a_mount_that_is_ended_while_it_is_used_loses_no_write() {
+    if !can_mount() {
+        return;
+    }
+    let mut group = LocalGroup::create(4, 1).unwrap();
+    administer(&group, "export", &["1", "--no-root-squash"]);
+    let point = mounted(&mut group, "");
+    let second = SecondMount::new(&group, "");
+    let mut file = fs::File::create(second.0.join("f")).unwrap();
+    file.write_all(b"written").unwrap();
+    second.end();
+    assert_eq!(fs::read_to_string(point.join("f")).unwrap(), "written");
+    drop(file);
+    group.unmount(&point).unwrap();
 }
 
 #[test]
@@ -398,7 +506,7 @@ fn two_clients_of_a_group_share_locks_and_open_files() {
     drop(theirs);
     // A client that dies keeps its lock until it is back, or its lease ends.
     let theirs = try_lock(open(&second.0).unwrap()).unwrap();
-    second.kill();
+    second.signal(Signal::SIGKILL);
     // Nobody is there to unlock it.
     std::mem::forget(theirs);
     drop(second);

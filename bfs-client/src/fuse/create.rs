@@ -2,11 +2,8 @@
 
 use super::convert::file_attr;
 use super::extent;
-use super::open_files::OpenFiles;
-use super::opening::open_held;
-use super::seen::Seen;
+use super::opening::Holding;
 use super::write_buffer::WriteBuffer;
-use crate::backend::Backend;
 use bfs_fs::op::{Attributes, Caller, Inode, SetAttributes};
 use fuser::{Errno, FileHandle, FopenFlags, Generation, ReplyCreate};
 use std::sync::Arc;
@@ -15,10 +12,8 @@ use std::time::Duration;
 /// What it takes to answer a create.
 pub(super) struct Created {
     pub reply: ReplyCreate,
-    pub backend: Arc<dyn Backend>,
-    pub files: Arc<OpenFiles>,
+    pub holding: Holding,
     pub writes: Option<Arc<WriteBuffer>>,
-    pub seen: Arc<Seen>,
     pub caller: Caller,
     pub ttl: Duration,
     pub open_flags: FopenFlags,
@@ -30,16 +25,16 @@ impl Created {
             Ok(a) => a,
             Err(e) => return self.reply.error(e),
         };
-        self.seen.learn(&a);
+        self.holding.seen.learn(&a);
         if let Some(writes) = &self.writes {
-            let handle = self.files.open(self.caller.clone(), a.inode, false);
+            // No removal on its way means this file: the kernel has locked the directory.
+            let handle = self.holding.files.open(self.caller.clone(), a.inode);
             writes.opened(a.inode, handle.0);
             writes.created(a, self.ttl);
             return self.opened(&a, Ok(handle));
         }
-        let (backend, files, caller) =
-            (self.backend.clone(), self.files.clone(), self.caller.clone());
-        open_held(&*backend, files, caller, a.inode, move |handle| self.opened(&a, handle));
+        let (holding, caller) = (self.holding.clone(), self.caller.clone());
+        holding.open(caller, a.inode, move |handle| self.opened(&a, handle));
     }
 
     fn opened(self, a: &Attributes, handle: Result<FileHandle, Errno>) {
@@ -56,7 +51,7 @@ impl Created {
     /// itself, and O_TRUNC would leave the tail of what the other wrote.
     pub fn truncate(self, inode: Inode) {
         let set = SetAttributes { size: Some(0), ..SetAttributes::default() };
-        let (backend, caller) = (self.backend.clone(), self.caller.clone());
+        let (backend, caller) = (self.holding.backend.clone(), self.caller.clone());
         extent::set_attributes(backend, caller, inode, set, |result| self.answer(result));
     }
 }

@@ -4,6 +4,7 @@ use bfs_fs::op::Inode;
 use fuser::{INodeNo, Notifier};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 
 /// The way to the kernel, once there is a mount.
 #[derive(Clone, Default)]
@@ -14,6 +15,15 @@ struct State {
     notifier: OnceLock<Notifier>,
     /// Open files of which the kernel may think that they end elsewhere than they do.
     ends_unknown: Mutex<HashSet<Inode>>,
+    /// Files of which the kernel has pages with what the group refused.
+    refused: Mutex<Refused>,
+}
+
+#[derive(Default)]
+struct Refused {
+    inodes: HashSet<Inode>,
+    /// Whether a thread drops their pages.
+    attended: bool,
 }
 
 impl Kernel {
@@ -32,6 +42,46 @@ impl Kernel {
         {
             tracing::debug!("the kernel keeps its attributes of inode {}: {error}", inode.0);
         }
+    }
+
+    /// Has the kernel drop the pages of `inode`: in them is what was written here and the group did not take.
+    ///
+    /// On a thread of its own: the kernel waits for pages that it is reading, and those may wait for whoever calls.
+    pub fn forget_pages(&self, inode: Inode) {
+        let mut refused = self.refused();
+        refused.inodes.insert(inode);
+        if std::mem::replace(&mut refused.attended, true) {
+            return;
+        }
+        let kernel = self.clone();
+        let drop_all = move || {
+            while let Some(inode) = kernel.next_refused() {
+                if let Some(notifier) = kernel.0.notifier.get()
+                    && let Err(error) = notifier.inval_inode(INodeNo(inode.0), 0, 0)
+                {
+                    tracing::debug!("the kernel keeps its pages of inode {}: {error}", inode.0);
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("bfs-pages".into()).spawn(drop_all) {
+            tracing::error!("programs here may read what was not written: {error}");
+            refused.attended = false;
+        }
+    }
+
+    fn next_refused(&self) -> Option<Inode> {
+        let mut refused = self.refused();
+        let next = refused.inodes.iter().next().copied();
+        refused.attended = next.is_some();
+        if let Some(inode) = &next {
+            refused.inodes.remove(inode);
+        }
+        next
+    }
+
+    /// The set stays consistent at every point where a panic is possible, so poison says nothing.
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an append of the kernel's may be meant for another offset than it says: no write asks for attributes, forgotten or

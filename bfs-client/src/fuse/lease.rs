@@ -1,5 +1,6 @@
 //! The mount's lease: renewed as long as the mount lives, and told what is open here.
 
+use super::lock::Locks;
 use super::open_files::{Chore, OpenFiles, SETTLED};
 use crate::backend::Backend;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, FsResult};
@@ -21,15 +22,15 @@ pub struct Keeper {
 
 impl Keeper {
     /// Begins a lease, and starts keeping it for what is open in `files`.
-    pub fn start(backend: &Arc<dyn Backend>, files: &Arc<OpenFiles>) -> Self {
+    pub fn start(backend: &Arc<dyn Backend>, files: &Arc<OpenFiles>, locks: &Arc<Locks>) -> Self {
         let (end, ended) = mpsc::channel();
         // Before anything is held on it: with it ends what an earlier life of this client held.
         let life = crate::session::random();
         renew(backend.as_ref(), life);
-        let (backend, files_there) = (Arc::downgrade(backend), files.clone());
+        let (backend, files_there, locks) = (Arc::downgrade(backend), files.clone(), locks.clone());
         // Without the thread the group keeps nothing for this mount; files can be used all the same.
         let started = thread::Builder::new().name("bfs-lease".into()).spawn(move || {
-            keep(&backend, &files_there, life);
+            keep(&backend, &files_there, &locks, life);
             drop(end);
         });
         if let Err(error) = started {
@@ -69,7 +70,7 @@ fn renew(backend: &dyn Backend, life: u64) -> bool {
 }
 
 /// One thing after the other, so that what is let go was held before.
-fn keep(backend: &Weak<dyn Backend>, files: &OpenFiles, life: u64) {
+fn keep(backend: &Weak<dyn Backend>, files: &OpenFiles, locks: &Locks, life: u64) {
     let mut renewed = Instant::now();
     loop {
         let Some(backend) = backend.upgrade() else { return };
@@ -77,20 +78,25 @@ fn keep(backend: &Weak<dyn Backend>, files: &OpenFiles, life: u64) {
             if renew(backend.as_ref(), life) {
                 tracing::warn!("the lease of this mount had ended: its locks are lost");
                 files.lost();
+                locks.lost();
             }
             renewed = Instant::now();
         }
-        let result = match files.next_chore(SETTLED / 2) {
-            None => continue,
-            Some(Chore::Hold(inodes)) => ask(backend.as_ref(), FsOp::Hold { inodes }),
-            Some(Chore::LetGo(inodes)) => ask(backend.as_ref(), FsOp::LetGo { inodes }),
-            Some(Chore::End) => {
-                let _ = ask(backend.as_ref(), FsOp::EndLease);
-                return;
-            }
+        locks.unlock_owed(backend.as_ref());
+        let Some(chore) = files.next_chore(SETTLED / 2) else { continue };
+        let op = match &chore {
+            Chore::Hold(inodes) => FsOp::Hold { inodes: inodes.clone() },
+            Chore::LetGo(_, inodes) => FsOp::LetGo { inodes: inodes.clone() },
+            Chore::End => FsOp::EndLease,
         };
-        if let Err(error) = result {
+        let is_end = chore == Chore::End;
+        let result = ask(backend.as_ref(), op);
+        if let Err(error) = &result {
             tracing::debug!("the group does not know what is open here: {error}");
+        }
+        files.told(chore, result.is_ok());
+        if is_end {
+            return;
         }
     }
 }

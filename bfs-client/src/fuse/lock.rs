@@ -8,13 +8,13 @@ use super::Front;
 use super::answer::{empty, unfit};
 use super::convert::errno;
 use super::kernel::Kernel;
-use super::system_call::SystemCall;
+use super::system_call::{SystemCall, is_running};
 use crate::backend::Backend;
 use bfs_fs::op::{
     Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode, LockClass, LockKind, LockRequest,
 };
 use fuser::{Errno, FileHandle, INodeNo, LockOwner, ReplyEmpty, ReplyLock, Request};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 /// How long a ticket is left alone at first; twice as long after every look at it, up to the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// A thread whose request has arrived here may take a moment to fall asleep, and only then /proc says where it is.
+const ASLEEP: Duration = Duration::from_millis(5);
 /// The last offset, and the end of every file.
 const END: u64 = i64::MAX as u64;
 
@@ -35,20 +37,36 @@ pub struct Locks {
 
 #[derive(Default)]
 struct State {
-    /// Who may have locks on what. What is not in here need not be unlocked.
-    asked_for: HashMap<Inode, BTreeSet<(u64, LockClass)>>,
+    /// Who may have locks on what, and through which open file. What is not in here need not be unlocked.
+    asked_for: HashMap<Inode, BTreeMap<Owner, FileHandle>>,
+    /// What is to be unlocked, and the group has not answered: its owner is gone.
+    owed: Vec<Owed>,
     waiting: Vec<Waiting>,
     /// Whether a thread looks after those who wait.
     attended: bool,
+}
+
+/// Whom the kernel names as the owner of a lock: another for every process, or, of flock(2) and of open file description locks,
+/// for every open file.
+type Owner = (u64, LockClass);
+
+#[derive(Clone)]
+struct Owed {
+    caller: Caller,
+    inode: Inode,
+    request: LockRequest,
 }
 
 /// A process that waits.
 struct Waiting {
     caller: Caller,
     inode: Inode,
+    handle: FileHandle,
     request: LockRequest,
     /// The thread that waits, as /proc names it.
     task: u32,
+    /// Signals that were pending for its whole process when this last looked.
+    shared: u64,
     next: Instant,
     pause: Duration,
     /// What others have written is to be seen by who gets the lock.
@@ -67,30 +85,41 @@ enum Outcome {
 /// Where it cannot be told, flock(2) locks are taken for record locks on the whole file, and the two see each other, as on
 /// NFS. [flock(2)]
 fn class_of(task: u32) -> LockClass {
-    match SystemCall::of(task) {
-        Some(call) if call.is_flock() => LockClass::Flock,
-        _ => LockClass::Record,
+    let begun = Instant::now();
+    loop {
+        match SystemCall::of(task) {
+            Some(call) if call.is_flock() => return LockClass::Flock,
+            None if begun.elapsed() < ASLEEP && is_running(task) => thread::yield_now(),
+            _ => return LockClass::Record,
+        }
     }
 }
 
-/// Whether the thread `task` is gone, or has a signal that it neither blocks nor ignores nor is stopped by.
-fn is_interrupted(task: u32) -> bool {
+/// Whether the thread `task` is gone, or has a signal that it neither blocks nor ignores nor is stopped by. `shared` is kept from
+/// one look to the next.
+fn is_interrupted(task: u32, shared: &mut u64) -> bool {
     match std::fs::read_to_string(format!("/proc/{task}/status")) {
-        Ok(status) => has_signal(&status),
+        Ok(status) => has_signal(&status, shared),
         Err(_) => true,
     }
 }
 
 /// As [`is_interrupted`], from a /proc/PID/status. [proc_pid_status(5)]
-fn has_signal(status: &str) -> bool {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-    };
+///
+/// A signal for the whole process is taken by one of its threads, by the first if that does not block it, and by another at
+/// once: for a thread that waits here it is if it is still there at the next look. A thread that was told of one that is not
+/// its own would see the kernel's ERESTARTSYS. [complete_signal in Linux's kernel/signal.c]
+fn has_signal(status: &str, shared: &mut u64) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
     let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
     let stops = stops.iter().fold(0, |mask, signal| mask | 1u64 << (signal - 1));
-    let pending = mask("SigPnd:") | mask("ShdPnd:");
-    pending & !mask("SigBlk:") & !mask("SigIgn:") & !stops != 0
+    let counts = !mask("SigBlk:") & !mask("SigIgn:") & !stops;
+    let of_process = mask("ShdPnd:") & counts;
+    let before = std::mem::replace(shared, of_process);
+    let is_first = field("Pid:") == field("Tgid:");
+    let of_thread = if is_first { of_process } else { of_process & before };
+    mask("SigPnd:") & counts | of_thread != 0
 }
 
 fn ask(backend: &dyn Backend, caller: &Caller, op: FsOp) -> FsResult {
@@ -105,28 +134,82 @@ fn whole(owner: u64, class: LockClass) -> LockRequest {
 }
 
 impl Locks {
-    fn note(&self, inode: Inode, request: &LockRequest) {
+    /// Whoever asks through `handle` may have a lock from here on; also when it is granted, since a close that came meanwhile
+    /// has forgotten who waited.
+    fn note(&self, inode: Inode, handle: FileHandle, request: &LockRequest) {
         let owner = (request.owner, request.class);
-        self.lock().asked_for.entry(inode).or_default().insert(owner);
+        let mut state = self.lock();
+        // The kernel names another one alike: what the last one left behind is granted to this one.
+        state.owed.retain(|owed| {
+            (owed.inode, owed.request.owner, owed.request.class) != (inode, owner.0, owner.1)
+        });
+        state.asked_for.entry(inode).or_default().insert(owner, handle);
     }
 
-    fn may_have(&self, inode: Inode, request: &LockRequest) -> bool {
+    /// Of which class are the locks that `owner` may have on `inode`.
+    fn classes(&self, inode: Inode, owner: u64) -> Vec<LockClass> {
         let state = self.lock();
-        let owners = state.asked_for.get(&inode);
-        owners.is_some_and(|owners| owners.contains(&(request.owner, request.class)))
+        let owners = state.asked_for.get(&inode).into_iter().flat_map(|owners| owners.keys());
+        owners.filter(|(o, _)| *o == owner).map(|(_, class)| *class).collect()
     }
 
     /// Forgets those owners of `inode` that are `gone`, and names them.
-    fn forget(&self, inode: Inode, gone: impl Fn(u64, LockClass) -> bool) -> Vec<LockRequest> {
+    fn forget(&self, inode: Inode, gone: impl Fn(&Owner, FileHandle) -> bool) -> Vec<LockRequest> {
         let mut state = self.lock();
         let Some(owners) = state.asked_for.get_mut(&inode) else { return Vec::new() };
-        let (leave, stay) = owners.iter().partition(|(owner, class)| gone(*owner, *class));
-        *owners = stay;
+        let mut leave = Vec::new();
+        owners.retain(|owner, handle| {
+            let leaves = gone(owner, *handle);
+            if leaves {
+                leave.push(whole(owner.0, owner.1));
+            }
+            !leaves
+        });
         if owners.is_empty() {
             state.asked_for.remove(&inode);
         }
-        let leave: BTreeSet<(u64, LockClass)> = leave;
-        leave.into_iter().map(|(owner, class)| whole(owner, class)).collect()
+        leave
+    }
+
+    /// Unlocks for an owner that is gone. What the group does not answer is tried again until it does.
+    fn unlock_for(
+        self: &Arc<Self>,
+        backend: &dyn Backend,
+        gone: Owed,
+        done: impl FnOnce(Result<(), FsError>) + Send + 'static,
+    ) {
+        let locks = self.clone();
+        let op = FsOp::Unlock { inode: gone.inode, request: gone.request };
+        let request = FsRequest { caller: gone.caller.clone(), op };
+        let unlocked = move |result| {
+            locks.kick();
+            match result {
+                // With the file its locks are gone.
+                Ok(_) | Err(FsError::Stale) => done(Ok(())),
+                Err(e) => {
+                    locks.lock().owed.push(gone);
+                    done(Err(e));
+                }
+            }
+        };
+        backend.call(request, Box::new(unlocked));
+    }
+
+    /// Tries once more to unlock what is owed, one after the other until one fails.
+    pub(super) fn unlock_owed(&self, backend: &dyn Backend) {
+        loop {
+            let Some(owed) = self.lock().owed.pop() else { return };
+            let op = FsOp::Unlock { inode: owed.inode, request: owed.request };
+            match ask(backend, &owed.caller, op) {
+                Ok(_) | Err(FsError::Stale) => self.kick(),
+                Err(_) => return self.lock().owed.push(owed),
+            }
+        }
+    }
+
+    /// The group has no locks of this mount any more.
+    pub(super) fn lost(&self) {
+        self.lock().owed.clear();
     }
 
     /// A process closes a file: with it go the locks that it has on the file. [fcntl(2)]
@@ -138,18 +221,9 @@ impl Locks {
         owner: LockOwner,
         done: impl FnOnce(Result<(), FsError>) + Send + 'static,
     ) {
-        let gone = |o: u64, class| o == owner.0 && class == LockClass::Record;
+        let gone = |o: &Owner, _| *o == (owner.0, LockClass::Record);
         let Some(request) = self.forget(inode, gone).pop() else { return done(Ok(())) };
-        let op = FsOp::Unlock { inode, request };
-        let unlocked = move |result| {
-            self.kick();
-            match result {
-                // With the file its locks are gone.
-                Ok(_) | Err(FsError::Stale) => done(Ok(())),
-                Err(e) => done(Err(e)),
-            }
-        };
-        backend.call(FsRequest { caller, op }, Box::new(unlocked));
+        self.unlock_for(&*backend, Owed { caller, inode, request }, done);
     }
 
     /// Something was unlocked here: whoever waits looks again.
@@ -186,12 +260,18 @@ impl Locks {
     fn look_after_all(&self, backend: &dyn Backend) {
         while let Some(due) = self.next_due() {
             for mut waiting in due {
-                match look_at(backend, &waiting) {
-                    Outcome::Ends(Ok(())) => {
-                        waiting.kernel.forget_attributes(waiting.inode);
-                        waiting.reply.ok();
+                match look_at(backend, &mut waiting) {
+                    Outcome::Ends(result) => {
+                        // Where it failed, the group may have granted it all the same.
+                        self.note(waiting.inode, waiting.handle, &waiting.request);
+                        match result {
+                            Ok(()) => {
+                                waiting.kernel.forget_attributes(waiting.inode);
+                                waiting.reply.ok();
+                            }
+                            Err(error) => waiting.reply.error(error),
+                        }
                     }
-                    Outcome::Ends(Err(error)) => waiting.reply.error(error),
                     Outcome::Waits => {
                         waiting.pause = (waiting.pause * 2).min(LONGEST_PAUSE);
                         waiting.next = Instant::now() + waiting.pause;
@@ -227,10 +307,10 @@ impl Locks {
     }
 }
 
-fn look_at(backend: &dyn Backend, waiting: &Waiting) -> Outcome {
-    let Waiting { caller, inode, request, task, .. } = waiting;
+fn look_at(backend: &dyn Backend, waiting: &mut Waiting) -> Outcome {
+    let Waiting { caller, inode, request, task, shared, .. } = waiting;
     let (inode, request) = (*inode, *request);
-    if is_interrupted(*task) {
+    if is_interrupted(*task, shared) {
         return Outcome::Ends(match ask(backend, caller, FsOp::CancelLock { inode, request }) {
             // It came at the last moment, or was lost with the lease.
             Err(FsError::NotFound) => {
@@ -313,17 +393,18 @@ impl Front {
         reply: ReplyEmpty,
     ) {
         let (inode, task) = (Inode(inode.0), request.pid());
-        let lock = wanted.request(class_of(task));
         if wanted.kind == libc::F_UNLCK {
-            return self.unlock(request, inode, lock, reply);
+            return self.unlock(request, inode, wanted, reply);
         }
-        self.locks.note(inode, &lock);
+        let lock = wanted.request(class_of(task));
+        self.locks.note(inode, handle, &lock);
         let caller = self.opener(request, handle);
         let (locks, backend) = (self.locks.clone(), self.backend.clone());
         let kernel = self.kernel.clone();
         let op = FsOp::Lock { inode, request: lock, wait };
         self.call_opened(request, handle, op, move |result| match result {
             Ok(FsReply::Done) => {
+                locks.note(inode, handle, &lock);
                 kernel.forget_attributes(inode);
                 reply.ok();
             }
@@ -333,37 +414,51 @@ impl Front {
             }
             Ok(FsReply::Waiting) => {
                 let (pause, next) = (FIRST_PAUSE, Instant::now() + FIRST_PAUSE);
-                let waiting =
-                    Waiting { caller, inode, request: lock, task, next, pause, kernel, reply };
-                locks.attend(&backend, waiting);
+                locks.attend(
+                    &backend,
+                    Waiting {
+                        caller,
+                        inode,
+                        handle,
+                        request: lock,
+                        task,
+                        shared: 0,
+                        next,
+                        pause,
+                        kernel,
+                        reply,
+                    },
+                );
             }
             other => reply.error(unfit(other)),
         });
     }
 
-    fn unlock(&self, request: &Request, inode: Inode, lock: LockRequest, reply: ReplyEmpty) {
-        if !self.locks.may_have(inode, &lock) {
+    fn unlock(&self, request: &Request, inode: Inode, wanted: &Wanted, reply: ReplyEmpty) {
+        // An owner has locks of one class, known since the lock was asked for.
+        let Some(class) = self.locks.classes(inode, wanted.owner.0).pop() else {
             return reply.ok();
-        }
+        };
         let locks = self.locks.clone();
-        self.call(request, FsOp::Unlock { inode, request: lock }, move |result| {
+        let op = FsOp::Unlock { inode, request: wanted.request(class) };
+        self.call(request, op, move |result| {
             locks.kick();
             empty(result, reply);
         });
     }
 
-    /// An open file is gone: with it goes its flock(2), and with the last one of the inode all that is left.
+    /// An open file is gone: with it go the locks that are its own, and with the last one of the inode all that are left. The
+    /// kernel says so of no open file description lock. [F_OFD_SETLK in fcntl(2)]
     pub(super) fn unlock_on_release(
         &self,
         request: &Request,
         inode: Inode,
-        owner: Option<LockOwner>,
+        handle: FileHandle,
         is_last: bool,
     ) {
-        let gone = |o: u64, _| is_last || owner.is_some_and(|owner| o == owner.0);
-        for lock in self.locks.forget(inode, gone) {
-            let locks = self.locks.clone();
-            self.call(request, FsOp::Unlock { inode, request: lock }, move |_| locks.kick());
+        for lock in self.locks.forget(inode, |_, through| is_last || through == handle) {
+            let caller = self.callers.of(request);
+            self.locks.unlock_for(&*self.backend, Owed { caller, inode, request: lock }, |_| {});
         }
     }
 }
@@ -376,31 +471,77 @@ mod tests {
     fn a_signal_counts_unless_it_is_blocked_ignored_or_a_stop() {
         let status = |pending: u64, shared: u64, blocked: u64, ignored: u64| {
             format!(
-                "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\n"
+                "Name:\tx\nTgid:\t7\nPid:\t7\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\n"
             )
         };
+        let has_signal = |status: String| has_signal(&status, &mut 0);
         let bit = |signal: i32| 1u64 << (signal - 1);
         let (kill, int, tstp) = (bit(libc::SIGKILL), bit(libc::SIGINT), bit(libc::SIGTSTP));
-        assert!(has_signal(&status(kill, 0, 0, 0)));
-        assert!(has_signal(&status(0, int, 0, 0)));
-        assert!(!has_signal(&status(0, int, int, 0)));
-        assert!(!has_signal(&status(int, 0, 0, int)));
-        assert!(!has_signal(&status(0, tstp, 0, 0)));
-        assert!(!has_signal(&status(0, 0, 0, 0)));
-        assert!(is_interrupted(0), "there is no such process");
-        assert!(!is_interrupted(std::process::id()));
+        assert!(has_signal(status(kill, 0, 0, 0)));
+        assert!(has_signal(status(0, int, 0, 0)));
+        assert!(!has_signal(status(0, int, int, 0)));
+        assert!(!has_signal(status(int, 0, 0, int)));
+        assert!(!has_signal(status(0, tstp, 0, 0)));
+        assert!(!has_signal(status(0, 0, 0, 0)));
+        assert!(is_interrupted(0, &mut 0), "there is no such process");
+        assert!(!is_interrupted(std::process::id(), &mut 0));
+    }
+
+    #[test]
+    fn a_signal_for_the_process_is_for_a_later_thread_only_if_nobody_takes_it() {
+        let status = |shared: u64| {
+            format!("Tgid:\t7\nPid:\t8\nSigPnd:\t0\nShdPnd:\t{shared:x}\nSigBlk:\t0\nSigIgn:\t0\n")
+        };
+        let mut shared = 0;
+        assert!(!has_signal(&status(0x2000), &mut shared));
+        assert!(!has_signal(&status(0), &mut shared), "the first thread has taken it");
+        assert!(!has_signal(&status(0x2000), &mut shared));
+        assert!(has_signal(&status(0x2000), &mut shared), "nobody takes it");
+    }
+
+    /// A group that does not answer the first time.
+    #[derive(Default)]
+    struct Forgetful(Mutex<Vec<FsOp>>);
+
+    impl Backend for Forgetful {
+        fn call(&self, request: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>) {
+            let mut asked = self.0.lock().unwrap();
+            asked.push(request.op);
+            let result = if asked.len() == 1 { Err(FsError::Io) } else { Ok(FsReply::Done) };
+            drop(asked);
+            done(result);
+        }
+
+        fn fail_all(&self) {}
+    }
+
+    #[test]
+    fn what_the_group_did_not_unlock_is_unlocked_later() {
+        let (locks, group) = (Arc::new(Locks::default()), Arc::new(Forgetful::default()));
+        let (inode, lock) = (Inode(5), whole(1, LockClass::Record));
+        let caller = Caller { uid: 0, gid: 0, groups: Vec::new() };
+        locks.note(inode, FileHandle(3), &lock);
+        let (sender, told) = mpsc::channel();
+        let done = move |result| sender.send(result).unwrap();
+        locks.clone().close(group.clone(), caller, inode, LockOwner(1), done);
+        assert_eq!(told.recv().unwrap(), Err(FsError::Io));
+        locks.unlock_owed(&*group);
+        locks.unlock_owed(&*group);
+        let unlock = FsOp::Unlock { inode, request: lock };
+        assert_eq!(*group.0.lock().unwrap(), [unlock.clone(), unlock]);
     }
 
     #[test]
     fn only_what_was_asked_for_is_unlocked() {
         let locks = Locks::default();
-        let (a, b) = (whole(1, LockClass::Record), whole(1, LockClass::Flock));
-        locks.note(Inode(5), &a);
-        locks.note(Inode(5), &b);
-        assert!(locks.may_have(Inode(5), &a) && !locks.may_have(Inode(6), &a));
+        let (a, b) = (whole(1, LockClass::Record), whole(2, LockClass::Flock));
+        locks.note(Inode(5), FileHandle(3), &a);
+        locks.note(Inode(5), FileHandle(4), &b);
+        assert_eq!(locks.classes(Inode(5), 1), [LockClass::Record]);
+        assert_eq!(locks.classes(Inode(6), 1), []);
         assert_eq!(locks.forget(Inode(6), |_, _| true), []);
-        assert_eq!(locks.forget(Inode(5), |_, class| class == LockClass::Record), [a]);
-        assert!(!locks.may_have(Inode(5), &a) && locks.may_have(Inode(5), &b));
+        assert_eq!(locks.forget(Inode(5), |_, through| through == FileHandle(3)), [a]);
+        assert_eq!(locks.classes(Inode(5), 1), []);
         assert_eq!(locks.forget(Inode(5), |_, _| true), [b]);
         assert!(locks.lock().asked_for.is_empty());
     }

@@ -3,28 +3,28 @@
 use super::Front;
 use super::answer::{attributes, unfit};
 use super::open_files::OpenFiles;
-use super::seen::Verdict;
+use super::seen::{Seen, THIS_MOMENT, Verdict};
 use super::write_buffer::WriteBuffer;
 use crate::backend::Backend;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
 use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyOpen, Request};
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Front {
     pub(super) fn answer_open(&self, request: &Request, inode: INodeNo, reply: ReplyOpen) {
         let (caller, inode) = (self.callers.of(request), Inode(inode.0));
         match &self.writes {
             Some(writes) => self.open_close_to_open(request, caller, inode, writes, reply),
-            None => self.open_strict(caller, inode, reply),
+            None => {
+                let flags = self.open_flags;
+                let opened = move |handle| match handle {
+                    Ok(handle) => reply.opened(handle, flags),
+                    Err(e) => reply.error(e),
+                };
+                self.holding(request.pid()).open(caller, inode, opened);
+            }
         }
-    }
-
-    fn open_strict(&self, caller: Caller, inode: Inode, reply: ReplyOpen) {
-        let flags = self.open_flags;
-        open_held(&*self.backend, self.files.clone(), caller, inode, move |handle| match handle {
-            Ok(handle) => reply.opened(handle, flags),
-            Err(e) => reply.error(e),
-        });
     }
 
     /// What another client has closed is seen by who opens the file here.
@@ -36,53 +36,128 @@ impl Front {
         writes: &Arc<WriteBuffer>,
         reply: ReplyOpen,
     ) {
-        let (files, writes) = (self.files.clone(), writes.clone());
-        let open = move |caller| -> FileHandle {
-            let handle = files.open(caller, inode, false);
-            writes.opened(inode, handle.0);
-            handle
+        let (files, writes, backend) = (self.files.clone(), writes.clone(), self.backend.clone());
+        let handle = files.open(caller.clone(), inode);
+        let (flags, thread) = (self.open_flags, request.pid());
+        // When the name led to it: what this mount has removed since may be this file.
+        let named = match self.revalidates {
+            true => self.seen.looked_up(thread, inode),
+            false => Instant::now().checked_sub(THIS_MOMENT),
         };
-        let flags = self.open_flags;
-        if !self.revalidates || self.seen.is_fresh(request.pid(), inode) {
-            return reply.opened(open(caller), flags);
-        }
-        let (seen, kernel, thread) = (self.seen.clone(), self.kernel.clone(), request.pid());
-        let op = FsOp::GetAttributes { inode };
-        let request = FsRequest { caller: caller.clone(), op };
-        let asked = move |result| match attributes(result).map(|a| seen.judge(thread, &a)) {
-            Ok(Verdict::Same) => reply.opened(open(caller), flags),
-            // The kernel walks the path once more and asks for every name on it. [path_openat in Linux's fs/namei.c]
-            Ok(Verdict::Newer) => reply.error(Errno::ESTALE),
-            Ok(Verdict::NewerAgain) => {
-                kernel.forget_attributes(inode);
-                reply.opened(open(caller), flags & !FopenFlags::FOPEN_KEEP_CACHE);
+        let trusts = named.is_some_and(|named| !files.has_removed_since(named));
+        let (seen, kernel) = (self.seen.clone(), self.kernel.clone());
+        self.files.once_certain(inode, handle, move |unsure| {
+            let opened = move |reply: ReplyOpen, flags| {
+                writes.opened(inode, handle.0);
+                reply.opened(handle, flags);
+            };
+            if trusts && !unsure {
+                seen.ended(thread);
+                return opened(reply, flags);
             }
-            Err(e) => reply.error(e),
-        };
-        self.backend.call(request, Box::new(asked));
+            let asked = move |result| match attributes(result).map(|a| seen.judge(thread, &a)) {
+                Ok(Verdict::Same) => opened(reply, flags),
+                Ok(Verdict::NewerAgain) => {
+                    kernel.forget_attributes(inode);
+                    opened(reply, flags & !FopenFlags::FOPEN_KEEP_CACHE);
+                }
+                refused => {
+                    files.release(handle);
+                    reply.error(match refused {
+                        // The kernel walks the path once more and asks for every name on it. [path_openat in Linux's fs/namei.c]
+                        Ok(_) => Errno::ESTALE,
+                        Err(e) if is_gone(e) => seen.gone(thread),
+                        Err(e) => e,
+                    });
+                }
+            };
+            let request = FsRequest { caller, op: FsOp::GetAttributes { inode } };
+            backend.call(request, Box::new(asked));
+        });
+    }
+
+    /// For `thread`.
+    pub(super) fn holding(&self, thread: u32) -> Holding {
+        let (backend, files, seen) = (self.backend.clone(), self.files.clone(), self.seen.clone());
+        Holding { backend, files, seen, thread }
+    }
+
+    /// Directories are cached by name and time alone, so that there is nothing to ask about one that is certainly there.
+    pub(super) fn answer_open_directory(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        reply: ReplyOpen,
+    ) {
+        let (caller, inode) = (self.callers.of(request), Inode(inode.0));
+        let (files, backend) = (self.files.clone(), self.backend.clone());
+        let (seen, thread) = (self.seen.clone(), request.pid());
+        let handle = files.open(caller.clone(), inode);
+        self.files.once_certain(inode, handle, move |unsure| {
+            if !unsure {
+                return reply.opened(handle, FopenFlags::empty());
+            }
+            let asked = move |result| match attributes(result) {
+                Ok(_) => reply.opened(handle, FopenFlags::empty()),
+                Err(e) => {
+                    files.release(handle);
+                    reply.error(if is_gone(e) { seen.gone(thread) } else { e });
+                }
+            };
+            let request = FsRequest { caller, op: FsOp::GetAttributes { inode } };
+            backend.call(request, Box::new(asked));
+        });
     }
 }
 
-/// Opens `inode` once the group holds it, and tells `done`.
-///
-/// Errors: `ESTALE` for a file that is gone, and those of the group.
-pub(super) fn open_held(
-    backend: &dyn Backend,
-    files: Arc<OpenFiles>,
-    caller: Caller,
-    inode: Inode,
-    done: impl FnOnce(Result<FileHandle, Errno>) + Send + 'static,
-) {
-    if files.is_held(inode) {
-        return done(Ok(files.open(caller, inode, false)));
+fn is_gone(error: Errno) -> bool {
+    error.code() == libc::ESTALE
+}
+
+/// What it takes to open a file that the group holds.
+#[derive(Clone)]
+pub(super) struct Holding {
+    pub backend: Arc<dyn Backend>,
+    pub files: Arc<OpenFiles>,
+    pub seen: Arc<Seen>,
+    /// Who opens it.
+    pub thread: u32,
+}
+
+impl Holding {
+    /// Opens `inode` once the group holds it, and tells `done`.
+    ///
+    /// Errors: those of [`Seen::gone`] for a file that is gone, and those of the group.
+    pub fn open(
+        &self,
+        caller: Caller,
+        inode: Inode,
+        done: impl FnOnce(Result<FileHandle, Errno>) + Send + 'static,
+    ) {
+        let handle = self.files.open(caller.clone(), inode);
+        let Self { backend, files, seen, thread } = self.clone();
+        self.files.once_certain(inode, handle, move |unsure| {
+            if !unsure && files.is_held(inode) {
+                seen.ended(thread);
+                return done(Ok(handle));
+            }
+            files.ask(inode);
+            let request = FsRequest { caller, op: FsOp::Hold { inodes: vec![inode] } };
+            let held = move |result| {
+                let error = match result {
+                    Ok(FsReply::Held { missing }) if missing.is_empty() => {
+                        files.asked(inode, true);
+                        seen.ended(thread);
+                        return done(Ok(handle));
+                    }
+                    Ok(FsReply::Held { .. }) => seen.gone(thread),
+                    other => unfit(other),
+                };
+                files.asked(inode, false);
+                files.release(handle);
+                done(Err(error));
+            };
+            backend.call(request, Box::new(held));
+        });
     }
-    let request = FsRequest { caller: caller.clone(), op: FsOp::Hold { inodes: vec![inode] } };
-    let held = move |result| match result {
-        Ok(FsReply::Held { missing }) if missing.is_empty() => {
-            done(Ok(files.open(caller, inode, true)));
-        }
-        Ok(FsReply::Held { .. }) => done(Err(Errno::ESTALE)),
-        other => done(Err(unfit(other))),
-    };
-    backend.call(request, Box::new(held));
 }

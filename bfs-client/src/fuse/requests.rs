@@ -7,7 +7,7 @@ use super::lock::Wanted;
 use super::writing::Manner;
 use super::{Front, MAX_BACKGROUND, attributes, bytes, extent, xattr};
 use bfs_fs::op::{
-    CreateMode, Entry, FsOp, FsReply, FsRequest, Inode, Kind, MAX_IO, MAX_NAME, SetAttributes,
+    CreateMode, Entry, FsOp, FsReply, FsRequest, Inode, Keep, Kind, MAX_IO, MAX_NAME, SetAttributes,
 };
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -64,7 +64,9 @@ impl Filesystem for Front {
     }
 
     fn destroy(&mut self) {
-        self.end_writes();
+        if let Some(writes) = &self.writes {
+            writes.end();
+        }
         self.keeper.take();
         if let Some(ended) = self.ended.take() {
             // Nobody listens any more when the process is about to end.
@@ -191,15 +193,15 @@ impl Filesystem for Front {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let keep = self.files.keep();
+        let (keep, removal) = self.files.remove();
         let op = FsOp::Unlink { parent: Inode(parent.0), name: bytes(name), keep };
-        self.answer_removal(request, op, reply);
+        self.answer_removal(request, op, removal, reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let keep = self.files.keep();
+        let (keep, removal) = self.files.remove();
         let op = FsOp::RemoveDirectory { parent: Inode(parent.0), name: bytes(name), keep };
-        self.answer_removal(request, op, reply);
+        self.answer_removal(request, op, removal, reply);
     }
 
     fn symlink(
@@ -232,9 +234,10 @@ impl Filesystem for Front {
             to: Inode(new_parent.0),
             new_name: bytes(new_name),
             how,
-            keep: self.files.keep(),
+            // Whoever has found the old file by its name meanwhile opens it, as on any local file system.
+            keep: Keep::Whatever,
         };
-        self.answer_removal(request, op, reply);
+        self.answer_removal(request, op, self.files.replace(), reply);
     }
 
     fn link(
@@ -308,11 +311,11 @@ impl Filesystem for Front {
         inode: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
-        owner: Option<LockOwner>,
+        _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.end_open(request, inode, handle, owner);
+        self.end_open(request, inode, handle);
         reply.ok();
     }
 
@@ -353,8 +356,7 @@ impl Filesystem for Front {
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let handle = self.files.open(self.callers.of(request), Inode(inode.0), false);
-        reply.opened(handle, FopenFlags::empty());
+        self.answer_open_directory(request, inode, reply);
     }
 
     fn readdir(
@@ -560,10 +562,8 @@ impl Filesystem for Front {
         let caller = self.callers.of(request);
         let created = Created {
             reply,
-            backend: self.backend.clone(),
-            files: self.files.clone(),
+            holding: self.holding(request.pid()),
             writes: self.writes.clone(),
-            seen: self.seen.clone(),
             caller: caller.clone(),
             ttl: self.ttl,
             open_flags: self.open_flags,

@@ -12,13 +12,14 @@
 use super::bare::Bare;
 use crate::backend::Backend;
 use bfs_fs::op::{Attributes, FsReply, FsRequest, FsResult, Inode, Timestamp};
+use fuser::Errno;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the kernel takes from the answer of a lookup to the open of what was looked up, both within one call. After an
 /// open(2) that looked up and failed, the next one of the thread may be as old as this.
-const THIS_MOMENT: Duration = Duration::from_millis(1);
+pub const THIS_MOMENT: Duration = Duration::from_millis(1);
 /// The most files that are remembered; what is forgotten is looked up once more.
 const FILES_MAX: usize = 65_536;
 /// The most threads of which something is remembered.
@@ -35,9 +36,16 @@ pub struct Seen {
 struct State {
     files: HashMap<Inode, Version>,
     /// Threads that have looked a file up within the call that opens it.
-    looked_up: HashMap<u32, (Inode, Instant)>,
+    looked_up: HashMap<u32, LookedUp>,
     /// Threads that were refused an open, and have not come back.
     refused: HashSet<u32>,
+}
+
+/// What a thread is about to open.
+struct LookedUp {
+    inode: Inode,
+    asked: Instant,
+    told: Instant,
 }
 
 /// What no two states of a file have in common.
@@ -70,36 +78,45 @@ impl Seen {
         self.lock().learn(attributes);
     }
 
-    /// The kernel is told `attributes` because `thread` has looked a name up, in a call that `opens` the file.
+    /// The kernel is told `attributes` because `thread` has looked a name up; in a call that opens the file, `opens` is when the
+    /// group was asked.
     ///
     /// What was looked up in another call may have been changed and closed elsewhere before the file is opened, however soon.
-    pub fn look_up(&self, thread: u32, opens: bool, attributes: &Attributes) {
+    pub fn look_up(&self, thread: u32, opens: Option<Instant>, attributes: &Attributes) {
         self.learn(attributes);
         let mut state = self.lock();
-        if !opens {
+        let Some(asked) = opens else {
             state.looked_up.remove(&thread);
             return;
-        }
+        };
         if state.looked_up.len() >= THREADS_MAX {
             state.looked_up.clear();
         }
-        state.looked_up.insert(thread, (attributes.inode, Instant::now()));
+        let looked_up = LookedUp { inode: attributes.inode, asked, told: Instant::now() };
+        state.looked_up.insert(thread, looked_up);
     }
 
-    /// `thread` has looked a name up in vain: what it was refused it does not come back for.
-    pub fn miss(&self, thread: u32) {
+    /// `thread` has got what it wanted, or has looked the name up in vain: for what it was refused it does not come back.
+    pub fn ended(&self, thread: u32) {
         self.lock().refused.remove(&thread);
     }
 
-    /// Whether `thread`, which opens `inode`, has looked it up in the same call. It is told so once.
-    pub fn is_fresh(&self, thread: u32, inode: Inode) -> bool {
+    /// When the group was asked for the name by which `thread` opens `inode`, if that was in the same call. It is told so once.
+    pub fn looked_up(&self, thread: u32, inode: Inode) -> Option<Instant> {
+        let found = self.lock().looked_up.remove(&thread)?;
+        let is_fresh = found.inode == inode && found.told.elapsed() < THIS_MOMENT;
+        is_fresh.then_some(found.asked)
+    }
+
+    /// `thread` opens a file that is gone: as if the name had led to another one meanwhile, and once more, as if it led nowhere. No
+    /// other answer would be true to a program that knows of no other machines.
+    pub fn gone(&self, thread: u32) -> Errno {
         let mut state = self.lock();
-        let found = state.looked_up.remove(&thread);
-        let fresh = found.is_some_and(|(found, at)| found == inode && at.elapsed() < THIS_MOMENT);
-        if fresh {
-            state.refused.remove(&thread);
+        if state.refused.remove(&thread) {
+            return Errno::ENOENT;
         }
-        fresh
+        state.refuse(thread);
+        Errno::ESTALE
     }
 
     /// Holds what the group says of a file that `thread` opens against what the kernel knows.
@@ -112,10 +129,7 @@ impl Seen {
             state.learn(attributes);
             Verdict::NewerAgain
         } else {
-            if state.refused.len() >= THREADS_MAX {
-                state.refused.clear();
-            }
-            state.refused.insert(thread);
+            state.refuse(thread);
             Verdict::Newer
         }
     }
@@ -127,6 +141,13 @@ impl Seen {
 }
 
 impl State {
+    fn refuse(&mut self, thread: u32) {
+        if self.refused.len() >= THREADS_MAX {
+            self.refused.clear();
+        }
+        self.refused.insert(thread);
+    }
+
     fn learn(&mut self, attributes: &Attributes) {
         if self.files.len() >= FILES_MAX && !self.files.contains_key(&attributes.inode) {
             self.files.clear();
@@ -181,10 +202,10 @@ mod tests {
     fn a_file_that_another_changed_is_looked_up_again_and_then_opened() {
         let seen = Seen::new(Duration::from_secs(1));
         assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Newer, "nothing is known yet");
-        seen.look_up(7, true, &attributes(5, 1));
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 1));
         assert_eq!(seen.judge(7, &attributes(5, 1)), Verdict::Same);
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Newer);
-        seen.look_up(7, true, &attributes(5, 2));
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 2));
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
     }
 
@@ -198,37 +219,37 @@ mod tests {
         assert_eq!(seen.judge(7, &attributes(5, 2)), Verdict::Same);
         // It changes all the time.
         assert_eq!(seen.judge(7, &attributes(5, 3)), Verdict::Newer);
-        seen.look_up(7, true, &attributes(5, 4));
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 4));
         assert_eq!(seen.judge(7, &attributes(5, 5)), Verdict::NewerAgain);
         // Another thread has had no chance yet, nor has one that came back in vain.
         assert_eq!(seen.judge(7, &attributes(5, 6)), Verdict::Newer);
         assert_eq!(seen.judge(8, &attributes(5, 6)), Verdict::Newer);
-        seen.miss(7);
+        seen.ended(7);
         assert_eq!(seen.judge(7, &attributes(5, 6)), Verdict::Newer);
     }
 
     #[test]
     fn a_lookup_counts_for_the_next_open_of_its_thread() {
         let seen = Seen::new(Duration::from_secs(1));
-        seen.look_up(7, true, &attributes(5, 1));
-        assert!(!seen.is_fresh(8, Inode(5)));
-        assert!(seen.is_fresh(7, Inode(5)));
-        assert!(!seen.is_fresh(7, Inode(5)), "it counts once");
-        seen.look_up(7, true, &attributes(6, 1));
-        assert!(!seen.is_fresh(7, Inode(5)));
-        seen.look_up(7, true, &attributes(5, 1));
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 1));
+        assert!(seen.looked_up(8, Inode(5)).is_none());
+        assert!(seen.looked_up(7, Inode(5)).is_some());
+        assert!(seen.looked_up(7, Inode(5)).is_none(), "it counts once");
+        seen.look_up(7, Some(Instant::now()), &attributes(6, 1));
+        assert!(seen.looked_up(7, Inode(5)).is_none());
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 1));
         std::thread::sleep(2 * THIS_MOMENT);
-        assert!(!seen.is_fresh(7, Inode(5)));
-        seen.look_up(7, true, &attributes(5, 1));
-        seen.look_up(7, false, &attributes(5, 1));
-        assert!(!seen.is_fresh(7, Inode(5)), "another call's");
+        assert!(seen.looked_up(7, Inode(5)).is_none());
+        seen.look_up(7, Some(Instant::now()), &attributes(5, 1));
+        seen.look_up(7, None, &attributes(5, 1));
+        assert!(seen.looked_up(7, Inode(5)).is_none(), "another call's");
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let seen = Seen::new(Duration::ZERO);
         for i in 0..3 * FILES_MAX as u64 {
-            seen.look_up(i as u32, true, &attributes(i, 1));
+            seen.look_up(i as u32, Some(Instant::now()), &attributes(i, 1));
             seen.judge(i as u32, &attributes(i, 2));
         }
         let state = seen.lock();

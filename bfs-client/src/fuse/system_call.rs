@@ -13,9 +13,7 @@ pub struct SystemCall {
 impl SystemCall {
     /// The call that the thread `task` is in, if this process may know it.
     pub fn of(task: u32) -> Option<Self> {
-        let mut line = [0; 256];
-        let length = File::open(format!("/proc/{task}/syscall")).ok()?.read(&mut line).ok()?;
-        Self::parse(std::str::from_utf8(line.get(..length)?).ok()?)
+        Self::parse(&line_of(task)?)
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -40,6 +38,17 @@ impl SystemCall {
             _ => false,
         }
     }
+}
+
+/// Whether the thread `task` has not fallen asleep yet, so that it cannot be told where it is.
+pub fn is_running(task: u32) -> bool {
+    line_of(task).is_some_and(|line| line.starts_with("running"))
+}
+
+fn line_of(task: u32) -> Option<String> {
+    let mut line = [0; 256];
+    let length = File::open(format!("/proc/{task}/syscall")).ok()?.read(&mut line).ok()?;
+    Some(std::str::from_utf8(line.get(..length)?).ok()?.to_owned())
 }
 
 #[cfg(test)]

@@ -19,12 +19,13 @@
 mod runs;
 
 use self::runs::{GATHERED_MAX, Runs, Stretch};
+use super::kernel::Kernel;
 use crate::backend::Backend;
 use bfs_fs::op::{Attributes, Caller, FsError, FsOp, FsReply, FsRequest, FsResult, Inode};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ const SENT_MAX: usize = 4;
 const BUDGET: usize = 32 << 20;
 /// How long bytes are kept here at most while nobody asks for them.
 const AGE: Duration = Duration::from_millis(500);
+/// How long the end of a mount waits for writes.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What happens once a file is settled.
 type Then = Box<dyn FnOnce() + Send>;
@@ -43,6 +46,7 @@ type Done = Box<dyn FnOnce(Result<(), FsError>) + Send>;
 /// The writes of one mount that the group does not have yet.
 pub struct WriteBuffer {
     backend: Arc<dyn Backend>,
+    kernel: Kernel,
     state: Mutex<State>,
 }
 
@@ -97,9 +101,15 @@ struct Failure {
 
 /// What is done once the lock is free.
 enum Effect {
-    Send { inode: Inode, range: Range<u64>, request: FsRequest },
+    Send {
+        inode: Inode,
+        range: Range<u64>,
+        request: FsRequest,
+    },
     Answer(Done, Result<(), FsError>),
     Run(Then),
+    /// The kernel has pages of what was not written.
+    ForgetPages(Inode),
 }
 
 impl Sent {
@@ -245,6 +255,7 @@ impl State {
                 range.start
             );
             file.failure = Some(Failure { error, told: HashSet::new() });
+            effects.push(Effect::ForgetPages(inode));
         }
         self.pump(inode, effects);
         for starved in std::mem::take(&mut self.starved) {
@@ -276,8 +287,8 @@ fn on_its_way(effects: &[Effect]) -> usize {
 
 impl WriteBuffer {
     /// Nothing is gathered yet.
-    pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { backend, state: Mutex::default() })
+    pub fn new(backend: Arc<dyn Backend>, kernel: Kernel) -> Arc<Self> {
+        Arc::new(Self { backend, kernel, state: Mutex::default() })
     }
 
     /// Writes `data`, at most [`GATHERED_MAX`] bytes, through `handle`, which `caller` opened. `done` runs once there is room for it
@@ -387,6 +398,16 @@ impl WriteBuffer {
         }
     }
 
+    /// The mount ends: waits for what is not with the group, but not for ever.
+    pub fn end(self: &Arc<Self>) {
+        let (sender, settled) = mpsc::channel::<()>();
+        self.settle_all(move || drop(sender));
+        // Nothing is ever sent: the end of the sender ends the wait.
+        if settled.recv_timeout(END_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the mount ends with writes that the group has not answered for");
+        }
+    }
+
     /// Which files the group does not have as they are.
     pub fn unsettled(&self) -> Vec<Inode> {
         let state = self.lock();
@@ -445,6 +466,7 @@ impl WriteBuffer {
             match effect {
                 Effect::Answer(done, result) => done(result),
                 Effect::Run(then) => then(),
+                Effect::ForgetPages(inode) => self.kernel.forget_pages(inode),
                 Effect::Send { inode, range, request } => {
                     let buffer = self.clone();
                     let done = move |result| buffer.complete(inode, &range, result);

@@ -12,11 +12,7 @@ use bytes::Bytes;
 use fuser::{
     Errno, FileHandle, INodeNo, LockOwner, OpenFlags, ReplyEmpty, ReplyWrite, Request, WriteFlags,
 };
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
-
-/// How long the end of a mount waits for writes.
-const END_LIMIT: Duration = Duration::from_secs(5);
+use std::sync::Arc;
 
 /// How the bytes of a write are to be treated.
 pub(super) struct Manner {
@@ -160,25 +156,8 @@ impl Front {
         }
     }
 
-    /// The mount ends: waits for what is not with the group, but not for ever.
-    pub(super) fn end_writes(&self) {
-        let Some(writes) = &self.writes else { return };
-        let (sender, settled) = mpsc::channel::<()>();
-        writes.settle_all(move || drop(sender));
-        // Nothing is ever sent: the end of the sender ends the wait.
-        if settled.recv_timeout(END_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            tracing::error!("the mount ends with writes that the group has not answered for");
-        }
-    }
-
     /// An open file is gone.
-    pub(super) fn end_open(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        handle: FileHandle,
-        owner: Option<LockOwner>,
-    ) {
+    pub(super) fn end_open(&self, request: &Request, inode: INodeNo, handle: FileHandle) {
         let inode = Inode(inode.0);
         let is_last = self.files.release(handle);
         if let (true, Some(writes)) = (is_last, &self.writes) {
@@ -187,6 +166,6 @@ impl Front {
         if is_last {
             self.kernel.knows_the_end(inode);
         }
-        self.unlock_on_release(request, inode, owner, is_last);
+        self.unlock_on_release(request, inode, handle, is_last);
     }
 }

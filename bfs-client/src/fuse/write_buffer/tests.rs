@@ -61,7 +61,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let group = Arc::<Slow>::default();
-        let buffer = WriteBuffer::new(group.clone());
+        let buffer = WriteBuffer::new(group.clone(), Kernel::default());
         // Nothing becomes too old in these tests.
         buffer.lock().attended = true;
         Self { group, buffer }
@@ -378,7 +378,7 @@ fn what_nobody_asks_for_goes_when_it_is_old() {
         FsReply::Attributes(a) => a.size,
         other => panic!("{other:?}"),
     };
-    let buffer = WriteBuffer::new(local.clone());
+    let buffer = WriteBuffer::new(local.clone(), Kernel::default());
     buffer.write(file.inode, 1, who(0), (0, b"abc"), |result| assert_eq!(result, Ok(())));
     assert_eq!(size(), 0);
     let start = Instant::now();
