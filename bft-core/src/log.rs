@@ -2,6 +2,7 @@
 
 use crate::auth::Proof;
 use crate::certificate::Certificate;
+use crate::codec::MAX_MESSAGE;
 use crate::io::{Batch, Rejection};
 use crate::messages::{BatchEntry, Claim, SignedRequest, batch_digest};
 use crate::planted::{Planted, planted};
@@ -11,6 +12,9 @@ use crate::types::{
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+/// What a message carries whole of a batch: all but what names the rest, and the message's own fields. Units: bytes.
+const MAX_WHOLE: usize = MAX_MESSAGE - (64 << 10);
 
 /// A request as an accepted PRE-PREPARE names it.
 #[derive(Clone, Debug)]
@@ -55,12 +59,18 @@ impl NamedBatch {
         Self { digest, time, requests }
     }
 
-    /// The batch as messages carry it: requests up to `inline_bytes` whole, larger ones by digest.
+    /// The batch as messages carry it: requests up to `inline_bytes` whole, larger ones by digest, and so what has no room.
+    ///
+    /// Whoever named the batch here may have named many small requests by digest, and a message has one size at most.
     pub fn entries(&self, inline_bytes: usize) -> Vec<BatchEntry> {
+        let mut room = MAX_WHOLE;
+        let mut fits = |body: &SignedRequest| {
+            let is_small = body.request.size() <= inline_bytes && body.weight() <= room;
+            room -= if is_small { body.weight() } else { 0 };
+            is_small
+        };
         let entry = |named: &NamedRequest| match &named.body {
-            Some(body) if body.request.size() <= inline_bytes => {
-                BatchEntry::Inline((**body).clone())
-            }
+            Some(body) if fits(body) => BatchEntry::Inline((**body).clone()),
             _ => BatchEntry::Reference {
                 digest: named.digest,
                 client: named.client,

@@ -3,7 +3,7 @@
 //! PRE-PREPARE, PREPARE and COMMIT name no sender: the link they came by does, and it is the only proof they need, for
 //! nobody relays them. What is relayed (requests, CHECKPOINTs) carries its own.
 
-use crate::auth::{Credential, KeyId, Signature};
+use crate::auth::{Credential, KeyId, Signature, Tag};
 use crate::clients::ClientsOp;
 use crate::evidence::Accusation;
 use crate::tree::parts::{Address, Part};
@@ -90,6 +90,20 @@ pub struct SignedRequest {
     /// Which replica sends a large result whole; the others send its digest.
     pub replier: ReplicaId,
 }
+
+impl SignedRequest {
+    /// At most how many bytes of a message it takes.
+    pub fn weight(&self) -> usize {
+        let credential = match &self.credential {
+            Credential::Authenticator(entries) => entries.len() * size_of::<(KeyId, Tag)>(),
+            Credential::Signature(_) => size_of::<Signature>(),
+        };
+        self.request.size() + credential + FIXED
+    }
+}
+
+/// What else a request has than its operation and its credential, at most. Units: bytes of a message.
+const FIXED: usize = 96;
 
 /// A request as a batch names it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

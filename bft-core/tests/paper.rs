@@ -472,7 +472,38 @@ fn a_replica_that_missed_everything_catches_up_by_status() {
     assert!(digests.iter().all(|digest| *digest == digests[0]));
 }
 
-/// Decision 4: f claims of commitment decide nothing, f+1 do.
+/// A faulty primary may name by digest what others would send whole: more of it than a message holds. (decision 8)
+#[test]
+fn a_batch_of_many_small_requests_named_by_digest_is_sent_on_in_pieces() {
+    let mut group = Cluster::new(4, 1);
+    let mut batch = Vec::new();
+    for c in 0..3 {
+        for i in 0..4 {
+            group.input(i, Input::Connected { peer: Peer::Client(ClientId(c)), entropy: [7; 32] });
+        }
+        group.ask_as(c, 0, Cluster::open_session_of(c));
+        group.deliver_all();
+    }
+    let n = group.executed()[0] + 1;
+    for (c, slot) in (0..3).flat_map(|c| (0..64).map(move |slot| (c, slot))) {
+        let (client, slot) = (ClientId(c), Slot(slot));
+        let operation = Operation::Service(Bytes::from(vec![1; 8 << 10]));
+        let request = Request { client, session: SESSION, slot, seq: 1, operation };
+        batch.push(BatchEntry::Reference { digest: request.digest(), client, slot });
+        let request = Cluster::signed_by(c, request);
+        // What the primary is told goes nowhere.
+        (1..4).for_each(|i| group.ask_as(c, i, request.clone()));
+    }
+    group.wire.clear();
+    let m = PrePrepare { view: View(0), n: SequenceNumber(n), time: group.now.wall, batch };
+    (1..4).for_each(|i| group.give(replica(0), i, Message::PrePrepare(m.clone())));
+    group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
+    assert_eq!(group.executed()[1..], [n; 3]);
+    (0..3).for_each(|_| group.repair());
+    let executed = group.executed();
+    assert!(executed[0] >= n && executed == [executed[0]; 4], "{executed:?}: all have all");
+}
+
 /// What one asks for without end takes nothing from another that has been left behind.
 #[test]
 fn a_flood_of_fetches_keeps_nobody_from_fetching() {
@@ -492,6 +523,7 @@ fn a_flood_of_fetches_keeps_nobody_from_fetching() {
     assert!(group.wire.iter().any(|(.., m)| matches!(m, Message::Parts(_))));
 }
 
+/// Decision 4: f claims of commitment decide nothing, f+1 do.
 #[test]
 fn a_decided_batch_needs_f_plus_1_claims() {
     let mut group = group();

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// What a PRE-PREPARE carries inline, so that it always fits a frame. Units: bytes of operations.
+/// What a PRE-PREPARE carries inline, so that it always fits a frame. Units: bytes.
 const MAX_INLINE: usize = 512 * 1024;
 
 /// What is not worth another batch: with fewer requests, its votes cost more than they do.
@@ -121,7 +121,7 @@ impl<S: Service> Replica<S> {
             }
             let size = request.request.size();
             bytes += size;
-            inline += if size <= self.config.inline_bytes { size } else { 0 };
+            inline += if size <= self.config.inline_bytes { request.weight() } else { 0 };
             if bytes > self.config.limits.batch_bytes || inline > MAX_INLINE {
                 self.requests.requeue(digest);
                 break;

@@ -7,6 +7,7 @@ use bft_core::auth::{
     request_signing_digest,
 };
 use bft_core::clients::ClientIdentity;
+use bft_core::codec::{MAX_MESSAGE, encode};
 use bft_core::io::{Destination, Input, Job, JobResult, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     Message, Operation, Outcome, Request, ResultBody, SessionId, SignedRequest, Suspect,
@@ -173,6 +174,9 @@ impl Cluster {
                     self.replies.push((ReplicaId(i), message));
                 }
                 Output::Send { to, message, .. } => {
+                    let mut bytes = Vec::new();
+                    encode(&message, &mut bytes);
+                    assert!(bytes.len() <= MAX_MESSAGE, "r{i}: a {} too long", message.name());
                     self.wire.push_back((ReplicaId(i), to, message))
                 }
                 Output::Job(Job::SignCheckpoint { n, digest, signed }) => {

@@ -28,6 +28,7 @@ impl World {
             return;
         }
         let bytes = encoded(message);
+        assert!(bytes.len() <= codec::MAX_MESSAGE, "a {} that no link carries", message.name());
         for to in targets {
             self.carry(from, to, &bytes, 0);
         }
