@@ -196,7 +196,7 @@ impl<'a> Survey<'a> {
             self.expect(chunk.pages() > 0, || format!("{} is empty", at()));
             let size = match self.inodes.get(&file).map(|record| (&record.body, record.size)) {
                 Some((Body::File { .. }, size)) => size,
-                None if self.holdings.dues.contains(&Due::Data(file)) => continue,
+                None if self.holdings.dues.contains(&Due::Contents(file)) => continue,
                 _ => {
                     self.faults.push(format!("{} belongs to no file", at()));
                     continue;
@@ -219,7 +219,8 @@ impl<'a> Survey<'a> {
         for ((owner, place), xattr) in self.xattrs.clone() {
             let at = || format!("extended attribute {place:x} of inode {}", owner.0);
             *listed.entry(owner).or_default() += xattr.name.len() + 1;
-            let owned = self.inodes.contains_key(&owner);
+            let owned = self.inodes.contains_key(&owner)
+                || self.holdings.dues.contains(&Due::Contents(owner));
             self.expect(owned, || format!("{} belongs to no inode", at()));
             let (first, last) = name::xattr_places(&xattr.name);
             let placed = (first..=last).contains(&place);

@@ -11,6 +11,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 /// The most locks on one inode, a wait counting for two: granting it may cut another lock of its owner in two. With so few,
 /// whatever they are, every step is short and they fit one object.
 pub const MAX_LOCKS: usize = 512;
+/// How many locks are taken away, or looked at for one that waits, in the time that one other object is removed in.
+pub(crate) const LOCKS_A_STEP: usize = 8;
 
 /// Who has a lock: a process (or an open file, for flock(2)) of the client that has this lease.
 #[derive(
@@ -82,6 +84,12 @@ impl LockTable {
     /// What counts against [`MAX_LOCKS`]. Granting what waits never adds to it.
     pub(crate) fn weight(&self) -> usize {
         self.held.len() + 2 * self.waiting.len()
+    }
+
+    /// What it costs to take locks away and to grant what has waited for them: every wait may be held against every lock.
+    /// Units: the removal of one object.
+    pub(crate) fn effort(&self) -> usize {
+        (1 + self.waiting.len()) * self.len() / LOCKS_A_STEP
     }
 
     /// What keeps `wanted` from being set.

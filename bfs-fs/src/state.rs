@@ -39,7 +39,7 @@ pub(crate) struct Writer<'a> {
     pub generation: u64,
     /// Whether root counts as nobody at clients of which nothing was said.
     pub root_squash: bool,
-    /// How many chunks may still be cleared away.
+    /// How much may still be cleared away. Units: the removal of one object.
     pub allowance: usize,
     /// Units: bytes.
     pub memory_budget: u64,

@@ -124,7 +124,7 @@ impl Survey<'_> {
         for due in self.holdings.dues.clone() {
             let right = match due {
                 Due::Lease(number) => self.holdings.leases.get(&number).is_some_and(|l| l.ended),
-                Due::Data(number) => !self.inodes.contains_key(&number),
+                Due::Contents(number) => !self.inodes.contains_key(&number),
             };
             self.expect(right, || format!("{due:?} is still in use"));
         }

@@ -33,19 +33,19 @@ pub struct Stake {
 pub enum Due {
     /// The stakes of a lease that has ended.
     Lease(u64),
-    /// The data of a file that is gone.
-    Data(Inode),
+    /// The data and the extended attributes of what is gone.
+    Contents(Inode),
 }
 
 impl Due {
     pub(crate) const FIRST: Self = Due::Lease(0);
-    pub(crate) const LAST: Self = Due::Data(Inode(u64::MAX));
+    pub(crate) const LAST: Self = Due::Contents(Inode(u64::MAX));
 
     /// What the object called `id` stands for. Requires: it is one of [`due_id`]'s.
     pub(crate) fn of(id: ObjectId) -> Option<Self> {
         match id.major() {
             0 => Some(Due::Lease(id.minor())),
-            1 => Some(Due::Data(Inode(id.minor()))),
+            1 => Some(Due::Contents(Inode(id.minor()))),
             _ => None,
         }
     }
@@ -54,7 +54,7 @@ impl Due {
 pub(crate) fn due_id(due: Due) -> ObjectId {
     match due {
         Due::Lease(number) => ObjectId::new(DUE, 0, number),
-        Due::Data(number) => ObjectId::new(DUE, 1, number.0),
+        Due::Contents(number) => ObjectId::new(DUE, 1, number.0),
     }
 }
 

@@ -23,7 +23,7 @@ pub const MAX_LEASE_STEP: u64 = 20_000_000_000;
 pub const MAX_STAKES: u64 = 65_536;
 /// How many other leases one renewal looks at.
 const LEASES_LOOKED_AT: usize = 16;
-/// How many chunks, or stakes, one operation clears away besides its own work.
+/// How many chunks, extended attributes or stakes one operation clears away besides its own work.
 pub(crate) const ALLOWANCE: usize = 512;
 
 impl Keep {
@@ -275,14 +275,13 @@ impl Writer<'_> {
 
     /// Takes away `number` if it has neither a name nor a holder.
     ///
-    /// Cost: at most the allowance in chunks, and the locks of one file; the rest is owed.
+    /// Cost: the locks of one inode, and at most the allowance in chunks and extended attributes; the rest is owed.
     fn discard_if_orphaned(&mut self, number: Inode) {
         let Ok(record) = self.reader().inode(number) else { return };
         if record.links > 0 || self.reader().is_held(number) {
             return;
         }
         let bytes = cost::inode(&record.body);
-        self.remove_xattrs(number);
         self.drop_locks(number);
         self.close_account(number);
         if let Some(id) = inode_id(number) {
@@ -290,9 +289,14 @@ impl Writer<'_> {
         }
         self.totals_mut().inodes -= 1;
         self.refund(bytes);
-        if !self.remove_data(number) {
-            self.owe(Due::Data(number));
+        if !self.remove_contents(number) {
+            self.owe(Due::Contents(number));
         }
+    }
+
+    /// Removes what an inode that is gone has left, as far as the allowance goes; says whether all is gone.
+    fn remove_contents(&mut self, number: Inode) -> bool {
+        self.remove_xattrs(number) && self.remove_data(number)
     }
 
     /// Removes chunks of a file that is gone, as far as the allowance goes; says whether all are.
@@ -310,9 +314,14 @@ impl Writer<'_> {
             self.state.remove(*id);
         }
         self.refund(cost::data(ids.len() as u64, pages));
-        self.allowance -= ids.len();
+        self.spend(ids.len());
         self.allowance > 0
             || self.state.range(data_id(file, 0), data_id(file, u64::MAX)).next().is_none()
+    }
+
+    /// Takes what was done off the allowance. More than that is done only where it cannot be done in parts.
+    pub fn spend(&mut self, steps: usize) {
+        self.allowance = self.allowance.saturating_sub(steps);
     }
 
     fn owe(&mut self, due: Due) {
@@ -327,7 +336,7 @@ impl Writer<'_> {
             let Some(due) = first.and_then(|(id, _)| Due::of(id)) else { return };
             let paid = match due {
                 Due::Lease(number) => self.clear_lease(number),
-                Due::Data(number) => self.remove_data(number),
+                Due::Contents(number) => self.remove_contents(number),
             };
             if paid {
                 self.state.remove(due_id(due));
@@ -345,7 +354,7 @@ impl Writer<'_> {
             self.state.remove(lease_id(number));
             return true;
         };
-        self.allowance -= 1;
+        self.spend(1);
         self.drop_locks_of(inode, number);
         self.change_stake(inode, number, |stake| stake.open = false);
         self.discard_if_orphaned(inode);

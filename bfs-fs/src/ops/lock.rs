@@ -4,7 +4,7 @@
 //! and asks from time to time what has become of it.
 
 use crate::cost;
-use crate::locks::{Lock, LockTable, MAX_LOCKS};
+use crate::locks::{LOCKS_A_STEP, Lock, LockTable, MAX_LOCKS};
 use crate::object::{InodeRecord, Object, Stake, locks_id};
 use crate::op::{FsError, FsReply, FsResult, Inode, LockClass, LockInfo, LockRequest};
 use crate::ops::MAX_STAKES;
@@ -178,6 +178,7 @@ impl Writer<'_> {
     /// Takes away what a lease that has ended holds and waits for on `number`.
     pub fn drop_locks_of(&mut self, number: Inode, lease: u64) {
         let Some(mut table) = self.reader().locks(number).cloned() else { return };
+        self.spend(table.effort());
         table.clear_lease(lease);
         table.grant();
         self.put_locks(number, table);
@@ -185,6 +186,7 @@ impl Writer<'_> {
 
     /// Takes away all locks on an inode that goes.
     pub fn drop_locks(&mut self, number: Inode) {
+        self.spend(self.reader().locks(number).map_or(0, |table| table.len() / LOCKS_A_STEP));
         self.put_locks(number, LockTable::default());
     }
 

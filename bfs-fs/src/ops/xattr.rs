@@ -250,13 +250,15 @@ impl Writer<'_> {
         true
     }
 
-    /// Removes all extended attributes of an inode that goes. Their number is bounded by [`MAX_XATTRS_COST`].
-    pub fn remove_xattrs(&mut self, number: Inode) {
-        let all: Vec<_> = self.reader().xattr_costs(number).collect();
-        for (place, bytes) in all {
-            self.state.remove(xattr_id(number, place));
-            self.state.remove(xattr_id(number, place + 1));
-            self.refund(bytes);
+    /// Removes extended attributes of an inode that is gone, as far as the allowance goes; says whether all are.
+    pub fn remove_xattrs(&mut self, number: Inode) -> bool {
+        let some: Vec<_> = self.reader().xattr_costs(number).take(self.allowance).collect();
+        for (place, bytes) in &some {
+            self.state.remove(xattr_id(number, *place));
+            self.state.remove(xattr_id(number, *place + 1));
+            self.refund(*bytes);
         }
+        self.spend(some.len());
+        self.allowance > 0 || self.reader().xattrs(number).next().is_none()
     }
 }

@@ -171,7 +171,7 @@ fn damage_to_what_is_held_is_found() {
         b.state.remove(due_id(Due::Lease(2)));
     });
     damaged("and not counted", &|b, _, _| totals(b).dues = 0);
-    damaged("still in use", &|b, f, _| b.state.insert(due_id(Due::Data(f)), Object::Due));
+    damaged("still in use", &|b, f, _| b.state.insert(due_id(Due::Contents(f)), Object::Due));
     damaged("still in use", &|b, _, lease| b.state.insert(due_id(Due::Lease(lease)), Object::Due));
     damaged("not found by its lease", &|b, f, lease| {
         b.state.remove(stake_of_id(lease, f));

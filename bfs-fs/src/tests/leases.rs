@@ -1,7 +1,7 @@
 //! Files that live while they are open, and what ends with a lease.
 
 use super::fixture::*;
-use crate::object::{Object, inode_id, lease_id};
+use crate::object::{Object, inode_id, lease_id, stake_id};
 use crate::op::FsError::*;
 use crate::op::*;
 use crate::{LEASE_TERM, MAX_STAKES, cost, state::totals};
@@ -224,6 +224,90 @@ fn a_large_file_that_goes_is_freed_in_steps() {
     }
     let with = |chunks| EMPTY + cost::data(chunks, chunks);
     assert_eq!(left, [with(788), with(276), with(0)]);
+}
+
+/// Files with 700 extended attributes each, held by client 2 and without a name.
+fn attributed(b: &mut Bench, files: usize) -> Vec<Inode> {
+    b.client = 2;
+    b.check = false;
+    let inodes: Vec<Inode> =
+        (0..files).map(|i| b.file(&root(), ROOT, &format!("f{i}"), 0o600)).collect();
+    for inode in &inodes {
+        for i in 0..700 {
+            let (name, value) = (format!("user.{i}").into_bytes(), Default::default());
+            b.get(&root(), FsOp::SetXattr { inode: *inode, name, value, how: XattrMode::Set });
+        }
+        b.get(&root(), write(*inode, 0, b"x"));
+    }
+    assert!(b.run(&root(), hold(&inodes)).is_ok());
+    (0..files).for_each(|i| b.done(&root(), unlink(ROOT, &format!("f{i}"))));
+    b.check = true;
+    inodes
+}
+
+/// How many objects `op` removes.
+#[track_caller]
+fn removed_by(b: &mut Bench, op: FsOp) -> usize {
+    let before = b.state.len();
+    assert!(matches!(b.run(&root(), op), Ok(_) | Err(NotFound)));
+    before - b.state.len()
+}
+
+#[test]
+fn extended_attributes_of_what_an_ended_lease_held_go_in_steps() {
+    let mut b = Bench::new();
+    attributed(&mut b, 5);
+    b.done(&root(), FsOp::EndLease);
+    b.client = 1;
+    while dues(&b) > 0 {
+        let removed = removed_by(&mut b, rmdir(ROOT, "none"));
+        assert!(removed < 520, "{removed}");
+    }
+    assert_eq!(b.used(), EMPTY);
+}
+
+#[test]
+fn extended_attributes_of_what_is_let_go_go_in_steps() {
+    let mut b = Bench::new();
+    let files = attributed(&mut b, 5);
+    let removed = removed_by(&mut b, let_go(&files));
+    assert!(removed < 540, "{removed}");
+    b.fails(&root(), get(files[4]), Stale);
+    while dues(&b) > 0 {
+        let removed = removed_by(&mut b, rmdir(ROOT, "none"));
+        assert!(removed <= 520, "{removed}");
+    }
+    b.done(&root(), FsOp::EndLease);
+    assert_eq!(b.used(), EMPTY);
+}
+
+#[test]
+fn waits_for_what_an_ended_lease_had_locked_are_granted_file_by_file() {
+    let mut b = Bench::new();
+    b.check = false;
+    let lock = |b: &mut Bench, client, inode, owner| {
+        b.client = client;
+        let (class, kind) = (LockClass::Record, LockKind::Exclusive);
+        let request = LockRequest { owner, pid: 1, class, kind, start: owner, end: 99 };
+        b.run(&root(), FsOp::Lock { inode, request, wait: true }).expect("a lock or a ticket")
+    };
+    let files: Vec<Inode> =
+        (0..3).map(|i| b.file(&root(), ROOT, &format!("f{i}"), 0o600)).collect();
+    for f in &files {
+        assert_eq!(lock(&mut b, 2, *f, 0), FsReply::Done);
+        (1..80).for_each(|owner| assert_eq!(lock(&mut b, 1, *f, owner), FsReply::Waiting));
+    }
+    b.check = true;
+    b.client = 2;
+    b.done(&root(), FsOp::EndLease);
+    b.client = 1;
+    let mut left = Vec::new();
+    while dues(&b) > 0 {
+        b.fails(&root(), rmdir(ROOT, "none"), NotFound);
+        left.push(files.iter().filter(|f| b.state.get(stake_id(**f, 1)).is_some()).count());
+    }
+    // Then the lease itself.
+    assert_eq!(left, [2, 1, 0, 0]);
 }
 
 #[test]
