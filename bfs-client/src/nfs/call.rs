@@ -161,7 +161,7 @@ pub fn read(
     reader: Reader,
     caller: Caller,
     keys: &Keys,
-    once: impl FnOnce() -> OnceKey,
+    once: impl FnOnce(&Caller) -> OnceKey,
 ) -> Read<Asked> {
     let mut arguments = Arguments { reader, keys, refused: None };
     let wish = wish(procedure, &mut arguments)?;
@@ -171,7 +171,7 @@ pub fn read(
         (FsOp::SetAttributes { set, .. }, _) | (_, Some(set)) => set.size,
         _ => None,
     };
-    let once = op.changes_files().then(once);
+    let once = op.changes_files().then(|| once(&caller));
     let op = match watch.is_empty() {
         true => op,
         false => FsOp::Watched(Box::new(Watched { watch, guard, then, once, ..Watched::new(op) })),

@@ -8,6 +8,7 @@ use super::mount::{self, Mounts};
 use super::reply;
 use super::rpc::{self, Accepted, AuthError, Call, Credential, NoCall};
 use super::status::{Procedure, Status};
+use super::xdr::Writer;
 use crate::backend::Backend;
 use bfs_fs::op::{Caller, FsError, FsOp, FsReply, FsRequest, FsResult, OnceKey, Refusal};
 use bytes::Bytes;
@@ -83,7 +84,7 @@ impl Front {
 
     /// Reads a record, and answers what needs nothing of the group.
     pub fn read(&self, record: Bytes, sender: Sender) -> Next {
-        let call = match rpc::read_call(record.clone()) {
+        let call = match rpc::read_call(record) {
             Ok(call) => call,
             Err(NoCall::Noise) => return Next::Ignore,
             Err(NoCall::Answer(reply)) => return Next::Answer(reply),
@@ -109,18 +110,18 @@ impl Front {
             Credential::Known(caller) => caller.clone(),
         };
         match call.program == NFS.0 {
-            true => self.read_nfs(call, caller, &record, sender),
+            true => self.read_nfs(call, caller, sender),
             false => self.read_mount(call, caller, sender),
         }
     }
 
-    fn read_nfs(&self, call: Call, caller: Caller, record: &[u8], sender: Sender) -> Next {
+    fn read_nfs(&self, call: Call, caller: Caller, sender: Sender) -> Next {
         let xid = call.xid;
         let Some(procedure) = Procedure::of(call.procedure) else {
             return Next::Answer(rpc::accepted(xid, Accepted::ProcedureUnavailable));
         };
-        let once = || once_key(sender.address, record);
-        match call::read(procedure, call.arguments, caller, &self.keys, once) {
+        let once = |caller: &Caller| once_key(sender.address, &call, caller);
+        match call::read(procedure, call.arguments.clone(), caller, &self.keys, once) {
             Ok(asked) => Next::Ask(Question { xid, what: What::Nfs(asked) }),
             Err(Refused::Garbage) => Next::Answer(rpc::accepted(xid, Accepted::GarbageArguments)),
             Err(Refused::Status(status)) => {
@@ -188,13 +189,23 @@ fn known<T>(result: Result<T, FsError>) -> Option<Result<T, FsError>> {
 }
 
 /// Whom a call comes from and what it says, its number included. Sent again it has the same name.
-fn once_key(address: IpAddr, record: &[u8]) -> OnceKey {
-    let mut hasher = blake3::Hasher::new();
-    match address.to_canonical() {
-        IpAddr::V4(address) => hasher.update(&address.octets()),
-        IpAddr::V6(address) => hasher.update(&address.octets()),
+///
+/// The rest of the credential is no part of it: the stamp is arbitrary, and Linux before 5.1 puts the time of sending
+/// there, another one each time. [RFC 5531 appendix A]
+fn once_key(address: IpAddr, call: &Call, caller: &Caller) -> OnceKey {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
     };
-    hasher.update(record);
+    let Call { xid, program, version, procedure, arguments, .. } = call;
+    let mut head = Writer(address.octets().to_vec());
+    head.u32(*xid).u32(*program).u32(*version).u32(*procedure);
+    head.u32(caller.uid).u32(caller.gid).u32(caller.groups.len() as u32);
+    for group in &caller.groups {
+        head.u32(*group);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&head.0).update(arguments.rest());
     let mut key = [0; 16];
     key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     OnceKey(key)

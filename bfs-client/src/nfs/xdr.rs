@@ -28,6 +28,11 @@ impl Reader {
         self.record.len() - self.at
     }
 
+    /// What is left.
+    pub fn rest(&self) -> &[u8] {
+        &self.record[self.at..]
+    }
+
     fn take<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let bytes = self.record.get(self.at..self.at + N).ok_or(Malformed)?;
         self.at += N;

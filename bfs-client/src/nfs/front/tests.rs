@@ -98,3 +98,43 @@ fn a_call_costs_little_and_the_millionth_as_much_as_the_first() {
     let least = |parts: &[f64]| parts.iter().copied().fold(f64::MAX, f64::min);
     assert!(least(late) <= least(early) * 1.3, "it grows: {parts:.2?}");
 }
+
+/// Notes under which names calls are to be done once.
+#[derive(Default)]
+struct Names(std::sync::Mutex<Vec<OnceKey>>);
+
+impl Backend for Names {
+    fn call(&self, request: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>) {
+        let FsOp::Watched(watched) = request.op else { panic!() };
+        self.0.lock().unwrap().push(watched.once.unwrap());
+        done(Err(FsError::NotFound));
+    }
+
+    fn fail_all(&self) {}
+}
+
+/// REMOVE of "f". Linux before 5.1 puts the time at which it sends into the stamp, also when it sends again.
+fn remove(handle: &[u8], xid: u32, stamp: u32) -> Bytes {
+    let mut body = Writer::default();
+    body.u32(stamp).opaque(b"machine").u32(1000).u32(1000).u32(0);
+    let mut call = Writer::default();
+    call.u32(xid).u32(0).u32(2).u32(100_003).u32(3).u32(12).u32(1).opaque(&body.0);
+    call.u32(0).u32(0).opaque(handle).opaque(b"f");
+    call.0.into()
+}
+
+#[test]
+fn a_call_that_is_sent_again_a_second_later_is_the_same() {
+    let keys = Keys::new(&[1; 32]);
+    let handle = keys.handle(Named::from(&attributes()));
+    let names = Arc::new(Names::default());
+    let front = Arc::new(Front::new(names.clone(), keys, Vec::new()));
+    let sender = Sender { address: IpAddr::from([127, 0, 0, 1]), is_believed: true };
+    for (xid, stamp) in [(7, 100), (7, 101), (8, 100)] {
+        let Next::Ask(question) = front.read(remove(&handle, xid, stamp), sender) else { panic!() };
+        front.ask(question, drop);
+    }
+    let names = names.0.lock().unwrap();
+    assert_eq!(names[0], names[1], "the stamp is no part of the call");
+    assert_ne!(names[0], names[2]);
+}
