@@ -49,7 +49,9 @@ fn record(state: &State, number: Inode) -> Option<&InodeRecord> {
 impl Export {
     /// Lets `request` in, as from whom it may come.
     ///
-    /// Errors: `ReadOnly`; `Stale` for anything outside the subtree.
+    /// What a client has outside its subtree, since before that was narrowed or removed, it may give back.
+    ///
+    /// Errors: `ReadOnly`; `Stale` for anything else outside the subtree.
     pub(crate) fn admit<'a>(
         &self,
         state: &State,
@@ -63,14 +65,19 @@ impl Export {
             request.to_mut().caller = caller;
         }
         if self.subtree != ROOT {
-            let mut outside = false;
-            request.to_mut().op.for_inodes(&mut |inode| {
+            let find = |inode: &mut Inode| {
                 if *inode == ROOT {
                     *inode = self.subtree;
                 }
+            };
+            let op = &mut request.to_mut().op;
+            let mut outside = record(state, self.subtree).is_none() && !op.is_about_lease();
+            op.for_given_back(&mut |inode| find(inode));
+            op.for_inodes(&mut |inode| {
+                find(inode);
                 outside |= record(state, *inode).is_some_and(|r| r.subtree != self.subtree);
             });
-            if outside || record(state, self.subtree).is_none() {
+            if outside {
                 return Err(FsError::Stale);
             }
         }

@@ -110,8 +110,27 @@ impl FsOp {
         }
     }
 
-    /// Shows `look` every inode that the operation names as an argument, to be replaced. What a client lets go is not
-    /// among them: it names only what the client held.
+    /// Whether the operation only keeps or gives back what the sender has on its lease.
+    pub(crate) fn is_about_lease(&self) -> bool {
+        use FsOp::*;
+        match self {
+            LetGo { .. } | Unlock { .. } | CancelLock { .. } | Renew { .. } | EndLease => true,
+            Watched(watched) => watched.op.is_about_lease(),
+            _ => false,
+        }
+    }
+
+    /// Shows `look` every inode that the operation names as one where the sender has something to give back, to be replaced.
+    pub(crate) fn for_given_back(&mut self, look: &mut impl FnMut(&mut Inode)) {
+        match self {
+            FsOp::Unlock { inode, .. } | FsOp::CancelLock { inode, .. } => look(inode),
+            FsOp::LetGo { inodes } => inodes.iter_mut().for_each(look),
+            FsOp::Watched(watched) => watched.op.get_mut().for_given_back(look),
+            _ => {}
+        }
+    }
+
+    /// Shows `look` every other inode that the operation names as an argument, to be replaced.
     pub(crate) fn for_inodes(&mut self, look: &mut impl FnMut(&mut Inode)) {
         use FsOp::*;
         match self {
@@ -135,8 +154,6 @@ impl FsOp {
             | SetXattr { inode, .. }
             | RemoveXattr { inode, .. }
             | Lock { inode, .. }
-            | Unlock { inode, .. }
-            | CancelLock { inode, .. }
             | TestLock { inode, .. }
             | LockStatus { inode, .. }
             | Sync { inode }
@@ -156,6 +173,8 @@ impl FsOp {
             }
             Null { .. }
             | LetGo { .. }
+            | Unlock { .. }
+            | CancelLock { .. }
             | Renew { .. }
             | EndLease
             | StatFs

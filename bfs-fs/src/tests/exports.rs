@@ -198,6 +198,67 @@ fn a_client_of_a_subtree_finds_its_top_as_root_and_nothing_else() {
     assert_eq!(at(&mut b, 1, &who, create(ROOT, "f", 0o644)), Err(Stale));
 }
 
+fn lock(owner: u64) -> LockRequest {
+    let (class, kind) = (LockClass::Record, LockKind::Exclusive);
+    LockRequest { owner, pid: 1, class, kind, start: 0, end: 9 }
+}
+
+#[test]
+fn what_a_client_has_outside_of_its_new_subtree_it_gives_back() {
+    let (mut b, top, inside, outside) = divided();
+    let who = user(100);
+    let waits = |inode, owner| FsOp::Lock { inode, request: lock(owner), wait: true };
+    let hold = |inode| FsOp::Hold { inodes: vec![inode] };
+    assert_eq!(at(&mut b, 2, &who, waits(outside, 1)), Ok(FsReply::Done));
+    assert_eq!(at(&mut b, 2, &who, waits(outside, 2)), Ok(FsReply::Waiting));
+    assert!(at(&mut b, 2, &who, hold(outside)).is_ok());
+    grant(&mut b, 2, Export { subtree: top, ..everything() });
+    // It gets nothing more.
+    assert_eq!(at(&mut b, 2, &who, waits(outside, 3)), Err(Stale));
+    assert_eq!(at(&mut b, 2, &who, hold(outside)), Err(Stale));
+    let cancel = FsOp::CancelLock { inode: outside, request: lock(2) };
+    assert_eq!(at(&mut b, 2, &who, cancel), Ok(FsReply::Done));
+    let unlock = |inode| FsOp::Unlock { inode, request: lock(1) };
+    let around = Watched { watch: vec![outside], ..Watched::new(unlock(outside)) };
+    assert_eq!(at(&mut b, 2, &who, FsOp::Watched(around.into())), Err(Stale), "shows attributes");
+    assert_eq!(at(&mut b, 2, &who, unlock(outside)), Ok(FsReply::Done));
+    assert_eq!(at(&mut b, 0, &who, waits(outside, 1)), Ok(FsReply::Done));
+    b.done(&root(), unlink(ROOT, "outside"));
+    let let_go = |inode| FsOp::LetGo { inodes: vec![inode] };
+    assert_eq!(at(&mut b, 2, &who, let_go(outside)), Ok(FsReply::Done));
+    b.fails(&root(), FsOp::GetAttributes { inode: outside }, Stale);
+    // What it calls the root is its own.
+    assert_eq!(at(&mut b, 2, &who, waits(ROOT, 1)), Ok(FsReply::Done));
+    assert!(at(&mut b, 2, &who, hold(ROOT)).is_ok());
+    assert_eq!(at(&mut b, 2, &who, unlock(ROOT)), Ok(FsReply::Done));
+    b.done(&root(), unlink(top, "inside"));
+    b.fails(&root(), FsOp::GetAttributes { inode: inside }, Stale);
+    b.done(&root(), rmdir(ROOT, "s"));
+    assert_eq!(b.attributes(top).links, 0);
+    assert_eq!(at(&mut b, 2, &who, let_go(ROOT)), Ok(FsReply::Done));
+    b.fails(&root(), FsOp::GetAttributes { inode: top }, Stale);
+}
+
+#[test]
+fn a_client_whose_subtree_has_gone_keeps_and_ends_its_lease() {
+    let (mut b, top, _, outside) = divided();
+    let who = user(100);
+    let file = FsOp::Lock { inode: outside, request: lock(1), wait: false };
+    assert_eq!(at(&mut b, 2, &who, file), Ok(FsReply::Done));
+    assert!(at(&mut b, 2, &who, FsOp::Hold { inodes: vec![outside] }).is_ok());
+    grant(&mut b, 2, Export { subtree: top, ..everything() });
+    b.done(&root(), unlink(ROOT, "outside"));
+    b.done(&root(), unlink(top, "inside"));
+    b.done(&root(), rmdir(ROOT, "s"));
+    let renewed = Ok(FsReply::Lease { number: 1, is_new: false });
+    assert_eq!(at(&mut b, 2, &who, FsOp::Renew { life: 0 }), renewed);
+    let unlock = FsOp::Unlock { inode: outside, request: lock(1) };
+    assert_eq!(at(&mut b, 2, &who, unlock), Ok(FsReply::Done));
+    assert_eq!(at(&mut b, 2, &who, FsOp::EndLease), Ok(FsReply::Done));
+    b.file(&who, ROOT, "next", 0o600);
+    b.fails(&root(), FsOp::GetAttributes { inode: outside }, Stale);
+}
+
 #[test]
 fn names_do_not_cross_the_border_of_a_subtree() {
     let (mut b, top, inside, outside) = divided();
