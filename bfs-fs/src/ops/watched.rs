@@ -7,7 +7,7 @@ use crate::object::{
 };
 use crate::op::{
     Attributes, Caller, Change, CreateMode, FsError, FsOp, FsReply, FsResult, Inode, OnceKey,
-    Plain, Refusal, Report, SetAttributes, SetTime, Watched, decode_result, encode_result,
+    Plain, Refusal, Report, SetAttributes, SetTime, Subject, Watched, decode_result, encode_result,
 };
 use crate::permission::{EXECUTE, READ, WRITE};
 use crate::state::{Reader, State, Writer, totals};
@@ -137,7 +137,14 @@ impl Writer<'_> {
     fn make_with(&mut self, op: &FsOp, set: &SetAttributes) -> FsResult {
         expect_settable(self.caller, op, set)?;
         let next = totals(self.state).next_inode;
-        let made = match self.run(op)? {
+        // What is made must leave room for the account of whom it is given to.
+        let other = set.uid.filter(|uid| *uid != self.caller.uid);
+        let account = other.map_or(0, |uid| self.reader().new_account(Subject::User(uid)));
+        let budget = self.memory_budget;
+        self.memory_budget = budget.saturating_sub(account);
+        let made = self.run(op);
+        self.memory_budget = budget;
+        let made = match made? {
             FsReply::Attributes(made) => made,
             other => return Ok(other),
         };

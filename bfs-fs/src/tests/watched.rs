@@ -3,9 +3,9 @@
 use super::fixture::*;
 use super::model::{Model, Moment};
 use super::random::Maker;
-use crate::fsck;
 use crate::object::{MAX_ANSWERS, MAX_OUTCOMES};
 use crate::op::*;
+use crate::{FileSystem, FileSystemConfig, cost, fsck};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -218,6 +218,29 @@ fn what_is_made_has_its_attributes_from_the_start_or_is_not_made() {
     let refused = b.report(&who, with("g", foreign)).result;
     assert_eq!(refused, Err(Refusal::Failed(FsError::NotPermitted)));
     b.fails(&who, lookup(ROOT, "g"), FsError::NotFound);
+}
+
+#[test]
+fn what_is_made_for_another_user_is_not_made_where_there_is_no_room_for_the_account() {
+    let mut b = Bench::new();
+    let file = cost::INODE_COST + cost::entry(b"f");
+    let no_space = Err(Refusal::Failed(FsError::NoSpace));
+    // Its maker has an account.
+    for (uid, room, made) in [
+        (777, file + cost::ACCOUNT_COST - 1, no_space),
+        (777, file + cost::ACCOUNT_COST, Ok(())),
+        (0, file, Ok(())),
+    ] {
+        let memory_budget = EMPTY + room;
+        b.fs = FileSystem::new(FileSystemConfig { memory_budget, ..b.fs.config().clone() });
+        let then = Some(SetAttributes { uid: Some(uid), ..Default::default() });
+        let watched = Watched { then, ..Watched::new(create(ROOT, "f", 0o644)) };
+        assert_eq!(b.report(&root(), watched).result.map(|_| ()), made);
+        if made.is_ok() {
+            b.done(&root(), unlink(ROOT, "f"));
+        }
+    }
+    assert_eq!(b.used(), EMPTY);
 }
 
 #[test]
