@@ -133,13 +133,16 @@ impl Writer<'_> {
 
     /// Makes something with these attributes. Of a file that was there only the size is set. [RFC 1813 §3.3.8]
     ///
-    /// Errors: those of the operation; `NotPermitted`, `Invalid`, `FileTooLarge` for attributes that what is new cannot be given.
+    /// An owner and a group that the caller may not give are not set: clients name those that they expect, and know
+    /// neither how the export counts their users nor who is in which group.
+    ///
+    /// Errors: those of the operation; `Invalid`, `FileTooLarge`, `NotSupported` for attributes that what is new cannot be given.
     fn make_with(&mut self, op: &FsOp, set: &SetAttributes) -> FsResult {
-        expect_settable(self.caller, op, set)?;
+        expect_settable(op, set)?;
+        let set = givable(self.caller, set);
         let next = totals(self.state).next_inode;
         // What is made must leave room for the account of whom it is given to.
-        let other = set.uid.filter(|uid| *uid != self.caller.uid);
-        let account = other.map_or(0, |uid| self.reader().new_account(Subject::User(uid)));
+        let account = set.uid.map_or(0, |uid| self.reader().new_account(Subject::User(uid)));
         let budget = self.memory_budget;
         self.memory_budget = budget.saturating_sub(account);
         let made = self.run(op);
@@ -150,7 +153,7 @@ impl Writer<'_> {
         };
         let set = match totals(self.state).next_inode == next {
             true => SetAttributes { size: set.size, ..SetAttributes::default() },
-            false => *set,
+            false => set,
         };
         match set == SetAttributes::default() {
             true => Ok(FsReply::Attributes(made)),
@@ -227,8 +230,8 @@ fn is_finished(watched: &Watched, result: &Inner) -> bool {
     }
 }
 
-/// Whether what `op` makes for `caller` can be given the attributes `set`: once it is made, it is too late to refuse.
-fn expect_settable(caller: &Caller, op: &FsOp, set: &SetAttributes) -> Result<(), FsError> {
+/// Whether what `op` makes can be given the attributes `set`: once it is made, it is too late to refuse.
+fn expect_settable(op: &FsOp, set: &SetAttributes) -> Result<(), FsError> {
     let beyond = |time| matches!(time, Some(SetTime::At(time)) if !time.is_valid());
     if beyond(set.accessed) || beyond(set.modified) {
         return Err(FsError::Invalid);
@@ -245,7 +248,14 @@ fn expect_settable(caller: &Caller, op: &FsOp, set: &SetAttributes) -> Result<()
     if set.mode.is_some() && matches!(op, FsOp::Symlink { .. }) {
         return Err(FsError::NotSupported);
     }
-    let foreign = set.uid.is_some_and(|uid| uid != caller.uid)
-        || set.gid.is_some_and(|gid| !caller.is_in(gid));
-    if foreign && !caller.is_root() { Err(FsError::NotPermitted) } else { Ok(()) }
+    Ok(())
+}
+
+/// What of `set` the caller may give to what it makes, which is its own already.
+fn givable(caller: &Caller, set: &SetAttributes) -> SetAttributes {
+    SetAttributes {
+        uid: set.uid.filter(|uid| caller.is_root() && *uid != caller.uid),
+        gid: set.gid.filter(|gid| caller.is_root() || caller.is_in(*gid)),
+        ..*set
+    }
 }

@@ -102,12 +102,12 @@ impl Model {
         if then.mode.is_some() && matches!(op, FsOp::Symlink { .. }) {
             return Err(FsError::NotSupported);
         }
-        let who = at.who;
-        let own_uid = then.uid.is_none_or(|uid| uid == who.uid);
-        let own_gid = then.gid.is_none_or(|gid| gid == who.gid || who.groups.contains(&gid));
-        if who.uid != 0 && !(own_uid && own_gid) {
-            return Err(FsError::NotPermitted);
+        let (who, mut then) = (at.who, then);
+        if who.uid != 0 || then.uid == Some(0) {
+            then.uid = None;
         }
+        let member = |gid: &u32| who.uid == 0 || *gid == who.gid || who.groups.contains(gid);
+        then.gid = then.gid.filter(member);
         let next = self.next();
         let FsReply::Attributes(made) = self.run(at, op)? else { return Err(FsError::Io) };
         let set = match self.next() > next {
@@ -214,10 +214,40 @@ fn what_is_made_has_its_attributes_from_the_start_or_is_not_made() {
     let FsReply::Attributes(made) = made.into_inner() else { panic!() };
     assert_eq!((made.uid, made.gid, made.mode, made.size), (5, 7, 0o640, 9));
     assert_eq!(made.modified, time);
-    let foreign = SetAttributes { uid: Some(6), ..set };
-    let refused = b.report(&who, with("g", foreign)).result;
-    assert_eq!(refused, Err(Refusal::Failed(FsError::NotPermitted)));
+    let nanoseconds = 1_000_000_000;
+    let impossible = Some(SetTime::At(Timestamp { nanoseconds, ..time }));
+    let refused = b.report(&who, with("g", SetAttributes { modified: impossible, ..set })).result;
+    assert_eq!(refused, Err(Refusal::Failed(FsError::Invalid)));
     b.fails(&who, lookup(ROOT, "g"), FsError::NotFound);
+}
+
+#[test]
+fn an_owner_and_a_group_that_the_caller_may_not_give_are_not_set() {
+    let mut b = Bench::new();
+    let owners = |b: &mut Bench, who: &Caller, parent, name: &str, (uid, gid)| {
+        let then = Some(SetAttributes { uid: Some(uid), gid: Some(gid), ..Default::default() });
+        let how = CreateMode::Unchecked;
+        let op = FsOp::Create { parent, name: name.into(), mode: 0o644, how };
+        let made = b.report(who, Watched { then, ..Watched::new(op) }).result;
+        let Ok(FsReply::Attributes(made)) = made.map(Plain::into_inner) else { panic!() };
+        (made.uid, made.gid)
+    };
+    let grouped = b.directory(&root(), ROOT, "grouped", 0o777);
+    b.get(&root(), chown(grouped, None, Some(50)));
+    b.get(&root(), chmod(grouped, 0o2777));
+    let who = caller(5, 5, &[7]);
+    // The group of the directory, in which the caller is not.
+    assert_eq!(owners(&mut b, &who, grouped, "f", (5, 50)), (5, 50));
+    assert_eq!(owners(&mut b, &who, ROOT, "f", (6, 7)), (5, 7));
+    // It is there, and stays as it is.
+    assert_eq!(owners(&mut b, &who, ROOT, "f", (5, 50)), (5, 7));
+    assert_eq!(owners(&mut b, &root(), ROOT, "of root", (6, 50)), (6, 50));
+    let gids = vec![(100, 199)];
+    let export = Export { subtree: ROOT, read_only: false, root_squash: true, uids: vec![], gids };
+    b.done(&root(), FsOp::SetExport { client: 4, export: Some(export) });
+    b.client = 4;
+    assert_eq!(owners(&mut b, &root(), ROOT, "squashed", (0, 0)), (NOBODY, NOBODY));
+    assert_eq!(owners(&mut b, &who, ROOT, "elsewhere", (5, 5)), (5, NOBODY));
 }
 
 #[test]
