@@ -589,9 +589,11 @@ fn unknown(group: &Group, key: &Path, is_listed: bool) -> Failure {
 
 /// Asks every replica how it is.
 ///
-/// Errors: bad files or keys; every replica hangs up. One that does not answer is part of the result.
+/// Errors: bad files or keys, or those of a live mount, whose links a second session would take over; every replica hangs up.
+/// One that does not answer is part of the result.
 pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
     let (group, identity, listed) = load(file, key)?;
+    mount_state::expect_unused(&group.id().to_string(), &who(file, key)?.1, key)?;
     let (me, nonce) = (listed.unwrap_or(UNNUMBERED), random());
     let session = Session::start(&group, identity, me, Patience::Hard, Some(nonce))?;
     let size = group.size();

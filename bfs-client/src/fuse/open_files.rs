@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How long a file is open before the group is told.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// For how long a file that nobody has open is still held, for those who have found it by its name and come to open it.
-const LINGER: Duration = Duration::from_millis(100);
+pub const LINGER: Duration = Duration::from_millis(100);
 
 /// Who opened each open file: reads, writes and truncations through it are theirs, whoever performs them. The group still
 /// checks the permission at each.

@@ -2,8 +2,8 @@
 
 use super::Front;
 use super::answer::{attributes, unfit};
-use super::open_files::OpenFiles;
-use super::seen::{Seen, THIS_MOMENT, Verdict};
+use super::open_files::{LINGER, OpenFiles};
+use super::seen::{Seen, Verdict};
 use super::write_buffer::WriteBuffer;
 use crate::backend::Backend;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
@@ -42,7 +42,7 @@ impl Front {
         // When the name led to it: what this mount has removed since may be this file.
         let named = match self.revalidates {
             true => self.seen.looked_up(thread, inode),
-            false => Instant::now().checked_sub(THIS_MOMENT),
+            false => Instant::now().checked_sub(LINGER),
         };
         let trusts = named.is_some_and(|named| !files.has_removed_since(named));
         let (seen, kernel) = (self.seen.clone(), self.kernel.clone());

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// How long the kernel takes from the answer of a lookup to the open of what was looked up, both within one call. After an
 /// open(2) that looked up and failed, the next one of the thread may be as old as this.
-pub const THIS_MOMENT: Duration = Duration::from_millis(1);
+const THIS_MOMENT: Duration = Duration::from_millis(1);
 /// The most files that are remembered; what is forgotten is looked up once more.
 const FILES_MAX: usize = 65_536;
 /// The most threads of which something is remembered.
