@@ -290,7 +290,11 @@ impl<S: Service> Replica<S> {
         m: &Fetch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        self.may_serve(from)?;
+        // Each has a pace of its own: whoever asks without end takes nothing from one that has been left behind.
+        let pace = self.serving.get(from.index()).ok_or(Rejection::WrongSender)?;
+        if pace.ready_at(self.now.tick).is_some() {
+            return Err(Rejection::TooOften);
+        }
         if !self.checkpoints.holds(m.n) {
             let newest = self.checkpoints.stable_certificate().to_vec();
             // Nothing proves the genesis, and nobody needs it proved.
@@ -311,27 +315,14 @@ impl<S: Service> Replica<S> {
                 break;
             }
         }
-        self.spend_serving(from, bytes);
+        // One that has been left behind has 2f donors at least.
+        let rate = self.config.transfer_rate / self.config.size.f().max(1) as u64;
+        if let Some(pace) = self.serving.get_mut(from.index()) {
+            pace.spend(self.now.tick, bytes, rate);
+        }
         let message = Message::Parts(Parts { n: m.n, parts });
         self.send(Destination::Replica(from), message, None, out);
         Ok(())
-    }
-
-    /// Errors: `TooOften`, where `to` has been served more than its share a second.
-    ///
-    /// Each has a pace of its own: whoever asks without end takes nothing from one that has been left behind.
-    pub(super) fn may_serve(&self, to: ReplicaId) -> Result<(), Rejection> {
-        let pace = self.serving.get(to.index()).ok_or(Rejection::WrongSender)?;
-        pace.ready_at(self.now.tick).map_or(Ok(()), |_| Err(Rejection::TooOften))
-    }
-
-    /// `to` has been served so many bytes.
-    pub(super) fn spend_serving(&mut self, to: ReplicaId, bytes: usize) {
-        // One that has been left behind has 2f donors at least.
-        let rate = self.config.transfer_rate / self.config.size.f().max(1) as u64;
-        if let Some(pace) = self.serving.get_mut(to.index()) {
-            pace.spend(self.now.tick, bytes, rate);
-        }
     }
 
     /// `donor` has sent a certificate: where it was asked for parts, that is its answer, perhaps, and the others are asked too.
