@@ -399,6 +399,12 @@ impl Client {
     }
 
     fn on_connected(&mut self, replica: ReplicaId, out: &mut Vec<ClientOutput>) {
+        // It may have been set up anew, and is not to answer for what its former self has said.
+        let lanes = self.lanes.iter_mut().filter_map(|lane| lane.call.as_mut());
+        let calls = lanes.chain(self.opening.as_mut()).map(|call| &mut call.votes);
+        calls.filter_map(|votes| votes.get_mut(replica.index())).for_each(|vote| *vote = None);
+        let reads = self.reads.values_mut().map(|call| &mut call.votes);
+        reads.filter_map(|votes| votes.get_mut(replica.index())).for_each(|vote| *vote = None);
         // A replica that comes back has lost whatever was on its way to it.
         if let Some(opening) = &self.opening {
             let message = self.signed(opening);

@@ -119,3 +119,16 @@ fn a_session_opens_whatever_one_replica_calls_its_result() {
     assert!(client.is_open());
     assert_eq!(client.outvoted(), [1, 0, 0, 0]);
 }
+
+/// A replica that is set up anew between its reply and the quorum's: `bfs status` called it proved faulty from then on.
+#[test]
+fn a_replica_that_connects_anew_does_not_answer_for_what_was_said_before() {
+    let (mut client, reply) = opening();
+    let lie = Reply { outcome: Outcome::SessionCreated { slots: 7 }, ..reply.clone() };
+    let mut out = Vec::new();
+    client.handle(Tick(0), from(0, Message::Reply(lie)), &mut out);
+    client.handle(Tick(0), ClientInput::Connected(ReplicaId(0)), &mut out);
+    (1..4).for_each(|i| client.handle(Tick(0), from(i, Message::Reply(reply.clone())), &mut out));
+    assert!(client.is_open());
+    assert_eq!(client.outvoted(), [0; 4]);
+}

@@ -76,6 +76,8 @@ pub struct Attack {
     pub view_changes: u64,
     /// Whether the whole group was well again, and how long that took.
     pub recovered: bool,
+    /// How each replica that was not well stood at last, where the group did not recover.
+    pub unwell: Vec<String>,
     pub recovery_ms: f64,
     /// When it began, since the first one. Units: seconds.
     pub at_seconds: f64,
@@ -152,7 +154,7 @@ fn line(attack: &Attack) -> String {
     met.push(format!("stall {:.0} ms", attack.longest_stall_ms));
     met.push(match attack.recovered {
         true => format!("well after {:.1} s", attack.recovery_ms / 1000.0),
-        false => "NOT WELL AGAIN".into(),
+        false => format!("NOT WELL AGAIN: {}", attack.unwell.join(", ")),
     });
     let what = format!("{who} {}", attack.title);
     format!("{:<12} {what:<66} {}", attack.id, met.join(" · "))
@@ -176,6 +178,7 @@ impl Scene<'_> {
             self.reinstall(id)?;
         }
         let recovered = self.is_well_again()?;
+        let unwell = if recovered { Vec::new() } else { self.group.status()?.unwell() };
         let window = self.watcher.next_window();
         let after = (self.tally.failures() + self.watcher.errors(), self.tally.reads());
         let told = told.unwrap_or_default();
@@ -196,6 +199,7 @@ impl Scene<'_> {
             longest_stall_ms: window.longest.as_secs_f64() * 1000.0,
             view_changes: self.primary()?.1.saturating_sub(view),
             recovered,
+            unwell,
             recovery_ms: over.elapsed().as_secs_f64() * 1000.0,
             at_seconds,
             lasted_ms: over.duration_since(self.begun).as_secs_f64() * 1000.0 - at_seconds * 1000.0,

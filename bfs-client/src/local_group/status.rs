@@ -34,6 +34,12 @@ impl Status {
         Some(replica.standing.clone())
     }
 
+    /// Each replica that does not agree, and how it stands instead.
+    pub fn unwell(&self) -> Vec<String> {
+        let unwell = self.replicas.iter().filter(|replica| replica.standing != "agrees");
+        unwell.map(|replica| format!("r{} {}", replica.id, replica.standing)).collect()
+    }
+
     /// The primary, and the view in which it is.
     pub fn primary(&self) -> Option<(usize, u64)> {
         let primary = self.replicas.iter().find(|replica| replica.primary)?;
