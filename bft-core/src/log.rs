@@ -274,6 +274,15 @@ impl Entry {
         same.max_by_key(|batch| batch.is_complete())
     }
 
+    /// What has committed or is accepted, and what P and Q name.
+    fn standing(&self) -> impl Iterator<Item = &NamedBatch> {
+        let standing = match &self.committed {
+            Some((batch, _)) => Some(batch),
+            None => self.pre_prepare.as_ref().map(|accepted| &accepted.batch),
+        };
+        standing.into_iter().chain(&self.history.batches)
+    }
+
     /// Every batch that this entry holds, whatever its standing.
     pub fn batches_mut(&mut self) -> impl Iterator<Item = &mut NamedBatch> {
         let accepted = self.pre_prepare.iter_mut().map(|accepted| &mut accepted.batch);
@@ -418,14 +427,13 @@ impl Log {
 
     /// Every batch held, newest last.
     pub fn batches(&self) -> impl Iterator<Item = &NamedBatch> {
-        let logged = self.entries.iter().flat_map(|entry| {
-            let standing = match &entry.committed {
-                Some((batch, _)) => Some(batch),
-                None => entry.pre_prepare.as_ref().map(|accepted| &accepted.batch),
-            };
-            standing.into_iter().chain(&entry.history.batches)
-        });
-        self.tail.iter().chain(logged)
+        self.tail.iter().chain(self.entries.iter().flat_map(Entry::standing))
+    }
+
+    /// The batches held for `n`.
+    pub fn batches_at(&self, n: SequenceNumber) -> impl Iterator<Item = &NamedBatch> {
+        let below = self.committed(n).filter(|_| n <= self.low);
+        below.into_iter().chain(self.get(n).into_iter().flat_map(Entry::standing))
     }
 
     /// Forgets what belongs to the view that ends.

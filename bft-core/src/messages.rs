@@ -121,6 +121,16 @@ pub enum BatchEntry {
     },
 }
 
+impl BatchEntry {
+    /// At most how many bytes of a message it takes.
+    pub fn weight(&self) -> usize {
+        match self {
+            BatchEntry::Inline(request) => request.weight(),
+            BatchEntry::Reference { .. } => FIXED,
+        }
+    }
+}
+
 /// PRE-PREPARE: v, n, the batch and its agreed time. The digest d that votes name is computed, never believed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PrePrepare {

@@ -3,7 +3,8 @@
 mod common;
 
 use bft_core::auth::{Credential, Crypto, KeyId, MacKey, Tag};
-use bft_core::io::{Input, Output, Record, Rejection, Timer};
+use bft_core::codec;
+use bft_core::io::{Destination, Input, Output, Record, Rejection, Timer};
 use bft_core::messages::{
     BatchEntry, Commit, Fetch, FetchBatch, Message, Operation, PrePrepare, Prepare, Read,
     ReadReply, Request, ResultBody, SessionId, Unauthenticated, batch_digest,
@@ -521,6 +522,77 @@ fn a_flood_of_fetches_keeps_nobody_from_fetching() {
     group.wire.clear();
     group.give(replica(2), 0, fetch);
     assert!(group.wire.iter().any(|(.., m)| matches!(m, Message::Parts(_))));
+}
+
+/// A group that has executed 8 MiB in large batches, all without r3.
+fn group_with_large_batches() -> Cluster {
+    let mut group = Cluster::with(4, 1, |config| config.with_window(64, 128));
+    group.open_session();
+    for seq in 1..=16 {
+        for slot in 0..60 {
+            let operation = Operation::Service(Bytes::from(vec![1; 8 << 10]));
+            let (client, slot) = (ClientId(0), Slot(slot));
+            let request = Request { client, session: SESSION, slot, seq, operation };
+            let mut outputs = Vec::new();
+            let request = Message::Request(Cluster::signed(request));
+            let request = group.replicas[0].verify(Peer::Client(client), request);
+            let input = Input::Message(request.expect("it is genuine"));
+            group.replicas[0].take(group.now, input, &mut outputs);
+        }
+        group.input(0, Input::Timeout(Timer::Transfer));
+        group.deliver(|_, to, _| to.0 != 3);
+    }
+    group.wire.clear();
+    group
+}
+
+/// r3 fetches every batch from r0.
+fn fetch_batches(group: &mut Cluster) {
+    for n in (2..=group.executed()[0]).map(SequenceNumber) {
+        let digest = group.replicas[0].executed_at(n).expect("it is in the log");
+        let m = FetchBatch { n, digest, claim: false };
+        group.give(replica(3), 0, Message::FetchBatch(m));
+    }
+}
+
+fn bytes_sent_to(group: &Cluster, to: u32) -> usize {
+    let sent = group.wire.iter().filter(|(_, i, _)| *i == Destination::Replica(ReplicaId(to)));
+    let length = |m: &Message| {
+        let mut bytes = Vec::new();
+        codec::encode(m, &mut bytes);
+        bytes.len()
+    };
+    sent.map(|(.., m)| length(m)).sum()
+}
+
+/// "so that asking costs the asker more than the answerer": what one STATUS has sent again has a limit in bytes.
+#[test]
+fn an_answer_to_a_status_has_a_limit() {
+    let mut group = group_with_large_batches();
+    group.input(3, Input::Timeout(Timer::Status));
+    let status = group.wire.iter().find_map(|(.., m)| match m {
+        Message::Status(m) => Some(m.clone()),
+        _ => None,
+    });
+    let status = status.expect("r3 tells what it holds: nothing");
+    group.wire.clear();
+    group.give(replica(3), 0, Message::Status(status));
+    let sent = bytes_sent_to(&group, 3);
+    assert!(sent > 1 << 20, "{sent} bytes help nobody");
+    assert!(sent < 5 << 20, "{sent} bytes for one STATUS");
+}
+
+/// Every batch may be fetched once, as they come; again, only as fast as the state may be.
+#[test]
+fn a_flood_of_fetched_batches_has_a_limit() {
+    let mut group = group_with_large_batches();
+    fetch_batches(&mut group);
+    let once = bytes_sent_to(&group, 3);
+    assert!(once > 7 << 20, "{once} bytes: as they come, every batch may be fetched");
+    fetch_batches(&mut group);
+    let again = bytes_sent_to(&group, 3) - once;
+    assert!(again < 2 << 20, "{again} bytes more");
+    assert!(group.rejections.contains(&(ReplicaId(0), Rejection::TooOften)));
 }
 
 /// Decision 4: f claims of commitment decide nothing, f+1 do.

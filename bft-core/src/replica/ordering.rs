@@ -236,9 +236,9 @@ impl<S: Service> Replica<S> {
     }
 
     /// The PRE-PREPARE that this replica, as the primary, sends for `batch`.
-    pub(super) fn pre_prepare(&self, n: SequenceNumber, batch: &NamedBatch) -> Message {
+    pub(super) fn pre_prepare(&self, n: SequenceNumber, batch: &NamedBatch) -> PrePrepare {
         let entries = batch.entries(self.config.inline_bytes);
-        Message::PrePrepare(PrePrepare { view: self.view, n, time: batch.time, batch: entries })
+        PrePrepare { view: self.view, n, time: batch.time, batch: entries }
     }
 
     /// A PREPARE from `from`.
@@ -332,7 +332,7 @@ impl<S: Service> Replica<S> {
         let Some(batch) = accepted.batch.batch() else { return };
         let (digest, most) = (accepted.batch.digest, self.config.size.f() + 2);
         let message = match (is_primary, accepted.vouched) {
-            (true, false) => Some(self.pre_prepare(n, &accepted.batch)),
+            (true, false) => Some(Message::PrePrepare(self.pre_prepare(n, &accepted.batch))),
             // NEW-VIEW says it for all of them.
             (true, true) => None,
             (false, _) => Some(Message::Prepare(Prepare { view, n, digest })),

@@ -6,7 +6,9 @@ use super::Replica;
 use crate::auth::Proof;
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::log::{Decision, NamedBatch};
-use crate::messages::{BatchBody, Commit, Committed, FetchBatch, Held, Message, Prepare, Status};
+use crate::messages::{
+    BatchBody, BatchEntry, Commit, Committed, FetchBatch, Held, Message, Prepare, Status,
+};
 use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick, View};
@@ -131,14 +133,18 @@ impl<S: Service> Replica<S> {
         }
         self.repair_checkpoints(from, &m, out);
         self.repair_batches(from, &m.missing_batches, out);
-        self.repair_bodies(from, &m.missing, out);
+        self.repair_bodies(from, &m, out);
         self.repair_decided(from, &m, stuck, out);
         if m.view == self.view && self.is_active() {
             let behind = self.log.numbers().filter(|n| *n > m.executed).take(MAX_REPAIRED);
+            let mut bytes = 0;
             for n in behind {
+                if bytes > MAX_REPAIRED_BYTES {
+                    break;
+                }
                 let ahead = n.0.saturating_sub(m.executed.0).saturating_sub(1);
                 let held = usize::try_from(ahead).ok().and_then(|k| m.held.get(k));
-                self.repair(from, n, held.copied().unwrap_or(Held::Nothing), out);
+                bytes += self.repair(from, n, held.copied().unwrap_or(Held::Nothing), out);
             }
         }
         Ok(())
@@ -156,10 +162,14 @@ impl<S: Service> Replica<S> {
     }
 
     /// Sends requests that `from` lacks, by digest, as many as one answer should hold.
-    fn repair_bodies(&self, from: ReplicaId, missing: &[Digest], out: &mut Vec<Output>) {
-        let mut missing: BTreeSet<&Digest> = missing.iter().collect();
+    ///
+    /// Cost: it lacks those of batches that it has not executed. Digests that nobody knows are looked for in the next few.
+    fn repair_bodies(&self, from: ReplicaId, m: &Status, out: &mut Vec<Output>) {
+        let mut missing: BTreeSet<&Digest> = m.missing.iter().collect();
         let mut bytes = 0;
-        for named in self.log.batches().flat_map(|batch| &batch.requests) {
+        let next = (1..=MAX_REPAIRED as u64).map(|k| m.executed.plus(k));
+        let batches = next.flat_map(|n| self.log.batches_at(n));
+        for named in batches.flat_map(|batch| &batch.requests) {
             if missing.is_empty() || bytes > MAX_REPAIRED_BYTES {
                 return;
             }
@@ -188,17 +198,25 @@ impl<S: Service> Replica<S> {
             let helps =
                 votes_help && has_committed && !stuck && (!passed_over || self.is_primary());
             if n <= self.log.low() || !helps {
-                bytes += batch.size();
-                self.claim(from, n, batch, out);
+                bytes += self.claim(from, n, batch, out);
             }
         }
     }
 
-    fn claim(&self, to: ReplicaId, n: SequenceNumber, batch: &NamedBatch, out: &mut Vec<Output>) {
+    /// Effects: sends COMMITTED, and says how many bytes it takes.
+    fn claim(
+        &self,
+        to: ReplicaId,
+        n: SequenceNumber,
+        batch: &NamedBatch,
+        out: &mut Vec<Output>,
+    ) -> usize {
         let entries = batch.entries(self.config.inline_bytes);
+        let bytes = weight(&entries);
         let claim = Committed { n, time: batch.time, batch: entries };
         let after = Some(self.shown_after);
         self.send(Destination::Replica(to), Message::Committed(claim), after, out);
+        bytes
     }
 
     /// f+1 have sent COMMIT for a batch that the primary has not sent here, so it is bound to n: asks them for it, and goes
@@ -228,34 +246,53 @@ impl<S: Service> Replica<S> {
 
     /// FETCH-BATCH from `from`.
     ///
-    /// Errors: `TooOften`, beyond a window of batches asked for again between two STATUS; `Duplicate`, where the batch is not here.
+    /// Errors: `TooOften`, beyond a window of batches asked for again between two STATUS, or beyond what this replica serves a
+    /// second; `Duplicate`, where the batch is not here.
     pub(super) fn on_fetch_batch(
         &mut self,
         from: ReplicaId,
         m: FetchBatch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
+        let may_serve = self.may_serve(from);
         let repairs = self.repairs.get_mut(from.index()).ok_or(Rejection::WrongSender)?;
-        if m.n <= repairs.fetched {
+        // As they come, batches are as many as the group orders; again, they are as many as anyone likes.
+        let is_again = m.n <= repairs.fetched;
+        if is_again {
+            may_serve?;
             repairs.batches = repairs.batches.checked_sub(1).ok_or(Rejection::TooOften)?;
         }
         repairs.fetched = repairs.fetched.max(m.n.min(self.log.high()));
+        let bytes = self.serve_batch(from, m, out)?;
+        if is_again {
+            self.spend_serving(from, bytes);
+        }
+        Ok(())
+    }
+
+    /// Effects: sends the batch, or COMMITTED once there is any, and says how many bytes that takes.
+    fn serve_batch(
+        &mut self,
+        from: ReplicaId,
+        m: FetchBatch,
+        out: &mut Vec<Output>,
+    ) -> Result<usize, Rejection> {
         if let Some(batch) = self.log.committed(m.n).filter(|_| m.n <= self.executed) {
-            self.claim(from, m.n, batch, out);
-            return Ok(());
+            return Ok(self.claim(from, m.n, batch, out));
         }
         // Its own quorum may need a replica that was passed over too, and has decided by then without voting.
         let entry = self.log.entry(m.n)?;
         if !entry.told_on_commit.contains(&from) {
             entry.told_on_commit.push(from);
         }
-        if !m.claim {
-            let batch = entry.batch(m.digest).ok_or(Rejection::Duplicate)?;
-            let entries = batch.entries(self.config.inline_bytes);
-            let body = BatchBody { time: batch.time, batch: entries };
-            self.send(Destination::Replica(from), Message::Batch(body), None, out);
+        if m.claim {
+            return Ok(0);
         }
-        Ok(())
+        let batch = entry.batch(m.digest).ok_or(Rejection::Duplicate)?;
+        let body = BatchBody { time: batch.time, batch: batch.entries(self.config.inline_bytes) };
+        let bytes = weight(&body.batch);
+        self.send(Destination::Replica(from), Message::Batch(body), None, out);
+        Ok(bytes)
     }
 
     /// n has executed: tells those who were told of another batch.
@@ -325,13 +362,23 @@ impl<S: Service> Replica<S> {
         self.execute_ready(out);
     }
 
-    /// Sends this replica's own part in `n` to one that has come no further than `held`.
-    fn repair(&self, from: ReplicaId, n: SequenceNumber, held: Held, out: &mut Vec<Output>) {
-        let Some(entry) = self.log.get(n) else { return };
-        let (Some(accepted), Some(_)) = (&entry.pre_prepare, entry.voted) else { return };
+    /// Sends this replica's own part in `n` to one that has come no further than `held`, and says how many bytes of requests
+    /// that takes.
+    fn repair(
+        &self,
+        from: ReplicaId,
+        n: SequenceNumber,
+        held: Held,
+        out: &mut Vec<Output>,
+    ) -> usize {
+        let Some(entry) = self.log.get(n) else { return 0 };
+        let (Some(accepted), Some(_)) = (&entry.pre_prepare, entry.voted) else { return 0 };
+        let mut bytes = 0;
         let (to, view, digest) = (Destination::Replica(from), self.view, accepted.batch.digest);
         if held < Held::PrePrepared && self.is_primary() && !accepted.vouched {
-            self.send(to, self.pre_prepare(n, &accepted.batch), entry.voted, out);
+            let m = self.pre_prepare(n, &accepted.batch);
+            bytes = weight(&m.batch);
+            self.send(to, Message::PrePrepare(m), entry.voted, out);
         }
         if held < Held::Prepared && !self.is_primary() {
             let message = Message::Prepare(Prepare { view, n, digest });
@@ -341,5 +388,11 @@ impl<S: Service> Replica<S> {
             let message = Message::Commit(Commit { view, n, digest });
             self.send(to, message, entry.prepared, out);
         }
+        bytes
     }
+}
+
+/// At most how many bytes of a message those take.
+fn weight(entries: &[BatchEntry]) -> usize {
+    entries.iter().map(BatchEntry::weight).sum()
 }

@@ -10,6 +10,7 @@ use crate::messages::{Checkpoint, Fetch, Message, Parts, TransferProgress};
 use crate::objects::{Objects, StateObject};
 use crate::planted::{Planted, planted};
 use crate::service::Service;
+use crate::tree::Object;
 use crate::tree::parts::{Address, Assembly, state_digest};
 use crate::types::{Digest, ReplicaId, SequenceNumber, Tick};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ use core::time::Duration;
 const MAX_PARTS: usize = 256 * 1024;
 /// How long a donor may take before another one is asked.
 const DONOR_PATIENCE: Duration = Duration::from_millis(500);
+/// How long parts are awaited from one donor alone: then one with nothing else to do is asked for them too.
+const OVERDUE: Duration = Duration::from_millis(50);
 /// How much may be spent ahead of the rate.
 const BURST: Duration = Duration::from_millis(20);
 
@@ -38,7 +41,7 @@ pub(super) struct Transfer<O> {
     assembly: Assembly<StateObject<O>>,
     /// What each donor was asked for and has not sent.
     asked: BTreeMap<ReplicaId, Asked>,
-    /// How often each donor was given up: those who answer are asked first, or one silent donor would be asked for ever.
+    /// How often each donor has failed: those who answer are asked first, or one silent donor would be asked for ever.
     failures: BTreeMap<ReplicaId, u32>,
     /// Who has not what is aimed at, as far as that is known.
     without: BTreeSet<ReplicaId>,
@@ -54,11 +57,18 @@ pub(super) struct Transfer<O> {
 /// What a donor was asked for.
 #[derive(Clone)]
 struct Asked {
-    addresses: Vec<Address>,
+    addresses: BTreeSet<Address>,
     at: Tick,
     /// Whether it has sent a certificate since. If that was its answer, it has not what it was asked for, so others are asked
     /// too; if it was not, the parts come still.
     declined: bool,
+}
+
+impl Asked {
+    /// When others may be asked for the same.
+    fn overdue_at(&self) -> Tick {
+        if self.declined { self.at } else { self.at.after(OVERDUE) }
+    }
 }
 
 /// Keeps to a rate: what was spent too early is waited for.
@@ -139,10 +149,44 @@ impl<O> Transfer<O> {
     }
 
     /// `donor` has not what is aimed at, or does not say.
-    fn give_up(&mut self, donor: ReplicaId) {
-        *self.failures.entry(donor).or_default() += 1;
+    fn do_without(&mut self, donor: ReplicaId) {
         self.without.insert(donor);
         self.stale = true;
+    }
+
+    /// `donor` was asked in vain: from now on it is asked after those who were not.
+    fn fail(&mut self, donor: ReplicaId) {
+        *self.failures.entry(donor).or_default() += 1;
+    }
+
+    /// `donor` has sent less than it could, or what is wrong: others are asked for what it was asked for, and it for nothing
+    /// until its patience ends.
+    fn dismiss(&mut self, donor: ReplicaId) {
+        self.fail(donor);
+        if let Some(asked) = self.asked.get_mut(&donor) {
+            asked.addresses.clear();
+        }
+    }
+}
+
+impl<O: Object> Transfer<O> {
+    /// What to ask an idle donor for: what nobody was asked for, or else what others have been asked for long ago.
+    ///
+    /// One that sends a little, and late, would else hold up all that is below what it was asked for.
+    fn open(&self, now: Tick) -> BTreeSet<Address> {
+        if !self.aimed {
+            return BTreeSet::from([Address::ROOT]);
+        }
+        let wanted = |held: &dyn Fn(&Asked) -> bool| {
+            let held: Vec<_> = self.asked.values().filter(|asked| held(asked)).collect();
+            let asked = |address: &Address| held.iter().any(|a| a.addresses.contains(address));
+            self.assembly.wanted(Fetch::MAX_ADDRESSES, asked)
+        };
+        let mut open = wanted(&|asked| !asked.declined);
+        if open.is_empty() {
+            open = wanted(&|asked| now < asked.overdue_at());
+        }
+        open.into_iter().collect()
     }
 }
 
@@ -195,7 +239,10 @@ impl<S: Service> Replica<S> {
             let late: Vec<_> = late.map(|(donor, _)| *donor).collect();
             late.iter().for_each(|donor| drop(transfer.asked.remove(donor)));
             let given_up = late.into_iter().filter(|_| !planted(Planted::DeadDonor));
-            given_up.for_each(|donor| transfer.give_up(donor));
+            given_up.for_each(|donor| {
+                transfer.fail(donor);
+                transfer.do_without(donor);
+            });
             self.consider_transfer(out);
             self.ask_donors(out);
         } else if self.stuck_at == self.executed {
@@ -204,11 +251,11 @@ impl<S: Service> Replica<S> {
         self.stuck_at = self.executed;
     }
 
-    /// Gives every idle donor something to fetch.
+    /// Gives every idle donor something to fetch, and comes back when there is more for one that has nothing.
     pub(super) fn ask_donors(&mut self, out: &mut Vec<Output>) {
         let mut donors: Vec<_> = self.others().collect();
-        let Some(transfer) = &mut self.transfer else { return };
-        if let Some(at) = transfer.pace.ready_at(self.now.tick) {
+        let (now, Some(transfer)) = (self.now.tick, &mut self.transfer) else { return };
+        if let Some(at) = transfer.pace.ready_at(now) {
             out.push(Output::SetTimer { timer: Timer::Transfer, at });
             return;
         }
@@ -217,21 +264,18 @@ impl<S: Service> Replica<S> {
             if transfer.asked.contains_key(&donor) {
                 continue;
             }
-            let asked = |address: &Address| {
-                let open = transfer.asked.values().filter(|asked| !asked.declined);
-                open.into_iter().any(|asked| asked.addresses.contains(address))
-            };
-            let addresses = match transfer.aimed {
-                true => transfer.assembly.wanted(Fetch::MAX_ADDRESSES, asked),
-                false => Vec::from([Address::ROOT]),
-            };
+            let addresses = transfer.open(now);
             if addresses.is_empty() {
+                let overdue = transfer.asked.values().map(Asked::overdue_at);
+                if let Some(at) = overdue.filter(|at| *at > now).min() {
+                    out.push(Output::SetTimer { timer: Timer::Transfer, at });
+                }
                 return;
             }
-            let asked = Asked { addresses: addresses.clone(), at: self.now.tick, declined: false };
-            transfer.asked.insert(donor, asked);
-            let message = Message::Fetch(Fetch { n: transfer.n, addresses });
-            out.push(Output::Send { to: Destination::Replica(donor), message, after: None });
+            let fetch = Fetch { n: transfer.n, addresses: addresses.iter().copied().collect() };
+            transfer.asked.insert(donor, Asked { addresses, at: now, declined: false });
+            let (to, message) = (Destination::Replica(donor), Message::Fetch(fetch));
+            out.push(Output::Send { to, message, after: None });
         }
     }
 
@@ -246,11 +290,7 @@ impl<S: Service> Replica<S> {
         m: &Fetch,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        // Each has a pace of its own: whoever asks without end takes nothing from one that has been left behind.
-        let pace = self.serving.get(from.index()).ok_or(Rejection::WrongSender)?;
-        if pace.ready_at(self.now.tick).is_some() {
-            return Err(Rejection::TooOften);
-        }
+        self.may_serve(from)?;
         if !self.checkpoints.holds(m.n) {
             let newest = self.checkpoints.stable_certificate().to_vec();
             // Nothing proves the genesis, and nobody needs it proved.
@@ -271,20 +311,34 @@ impl<S: Service> Replica<S> {
                 break;
             }
         }
-        // One that has been left behind has 2f donors at least.
-        let rate = self.config.transfer_rate / self.config.size.f().max(1) as u64;
-        if let Some(pace) = self.serving.get_mut(from.index()) {
-            pace.spend(self.now.tick, bytes, rate);
-        }
+        self.spend_serving(from, bytes);
         let message = Message::Parts(Parts { n: m.n, parts });
         self.send(Destination::Replica(from), message, None, out);
         Ok(())
     }
 
+    /// Errors: `TooOften`, where `to` has been served more than its share a second.
+    ///
+    /// Each has a pace of its own: whoever asks without end takes nothing from one that has been left behind.
+    pub(super) fn may_serve(&self, to: ReplicaId) -> Result<(), Rejection> {
+        let pace = self.serving.get(to.index()).ok_or(Rejection::WrongSender)?;
+        pace.ready_at(self.now.tick).map_or(Ok(()), |_| Err(Rejection::TooOften))
+    }
+
+    /// `to` has been served so many bytes.
+    pub(super) fn spend_serving(&mut self, to: ReplicaId, bytes: usize) {
+        // One that has been left behind has 2f donors at least.
+        let rate = self.config.transfer_rate / self.config.size.f().max(1) as u64;
+        if let Some(pace) = self.serving.get_mut(to.index()) {
+            pace.spend(self.now.tick, bytes, rate);
+        }
+    }
+
     /// `donor` has sent a certificate: where it was asked for parts, that is its answer, perhaps, and the others are asked too.
     ///
     /// It is not asked again before its patience has ended: while every other donor is silent, FETCH and answer would chase
-    /// each other as fast as the network carries them, and every frame that is duplicated on the way would double them.
+    /// each other as fast as the network carries them, and every frame that is duplicated on the way would double them. Nor
+    /// has it failed yet: a STATUS is answered by a certificate too, by whoever is ahead.
     pub(super) fn heed_donor(
         &mut self,
         donor: ReplicaId,
@@ -292,11 +346,12 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) {
         if let Some(transfer) = &mut self.transfer
+            && number(newest) != transfer.n
             && let Some(asked) = transfer.asked.get_mut(&donor)
             && !asked.declined
         {
             asked.declined = true;
-            transfer.give_up(donor);
+            transfer.do_without(donor);
             let usable = self.executed.next()..transfer.n;
             let best = transfer.offered.as_deref().map(number);
             if usable.contains(&number(newest)) && best < Some(number(newest)) {
@@ -317,13 +372,14 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let Some(transfer) = &mut self.transfer else { return Err(Rejection::Duplicate) };
-        let asked = transfer.asked.get(&from);
-        let known = |(address, _): &(Address, _)| {
-            asked.is_some_and(|asked| asked.addresses.contains(address))
-        };
-        if m.n != transfer.n || m.parts.is_empty() || !m.parts.iter().all(known) {
+        let asked = transfer.asked.get_mut(&from).ok_or(Rejection::Duplicate)?;
+        let sent: BTreeSet<_> = m.parts.iter().map(|(address, _)| *address).collect();
+        let is_once = !sent.is_empty() && sent.len() == m.parts.len();
+        if m.n != transfer.n || !is_once || !sent.is_subset(&asked.addresses) {
             return Err(Rejection::Duplicate);
         }
+        // Sent again, they would spend the pace again.
+        asked.addresses.retain(|address| !sent.contains(address));
         let bytes: usize = m.parts.iter().map(|(_, part)| part.size()).sum();
         transfer.bytes += bytes as u64;
         transfer.pace.spend(self.now.tick, bytes, self.config.transfer_rate);
@@ -339,12 +395,19 @@ impl<S: Service> Replica<S> {
             // A part that another donor sent meanwhile is not wanted any more, and no harm.
             let wanted = transfer.assembly.wants(address);
             if wanted && !transfer.assembly.supply(address, part, &self.objects.tree) {
-                // It stays among those asked, so this donor gets nothing more to do until its patience ends.
+                transfer.dismiss(from);
+                self.ask_donors(out);
                 return Err(Rejection::WrongPart);
             }
         }
-        transfer.asked.remove(&from);
         transfer.without.remove(&from);
+        // A correct donor sends all that it was asked for, or more than a message should hold.
+        let withholds = |asked: &Asked| bytes <= MAX_PARTS && !asked.addresses.is_empty();
+        if transfer.asked.get(&from).is_some_and(withholds) {
+            transfer.dismiss(from);
+        } else {
+            transfer.asked.remove(&from);
+        }
         if transfer.aimed && transfer.assembly.is_whole() {
             self.install(out);
         } else {
