@@ -1,13 +1,14 @@
-//! What is remembered of each mount while it is served: a small file that only its owner may read.
+//! What is remembered of each mount, and of each NFS proxy, while it is served: a small file that only its owner may read.
 
 use crate::backend::Outvoted;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::mount_table;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, geteuid, getpid};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub struct MountState {
     pub pid: i32,
     /// When that process started, in the kernel's clock ticks: tells it from a later one with the same number.
     pub started: u64,
-    /// Where it is: absolute, without links.
+    /// Where it is: absolute, without links. Empty for an NFS proxy.
     pub dir: PathBuf,
     /// The kernel's number of the mount.
     pub mount_id: u64,
@@ -36,9 +37,29 @@ pub struct MountState {
     /// The client's public key, in hexadecimal digits.
     #[serde(default)]
     pub client: String,
+    /// Where an NFS proxy listens; a mount does not.
+    #[serde(default)]
+    pub listens: Option<SocketAddr>,
 }
 
 impl MountState {
+    /// That of something which this process serves, by the client whose public key is `client`.
+    pub fn own(group: String, client: String) -> Outcome<Self> {
+        let pid = getpid().as_raw();
+        let started = start_time(pid)
+            .ok_or_else(|| Failure::new("cannot read /proc/self/stat", "it is not as expected"))?;
+        Ok(Self {
+            pid,
+            started,
+            dir: PathBuf::new(),
+            mount_id: 0,
+            group,
+            outvoted: Vec::new(),
+            client,
+            listens: None,
+        })
+    }
+
     /// Writes the file, mode 0600, and returns its path.
     pub fn save(&self) -> Outcome<PathBuf> {
         let folder = own_folder()?;
@@ -117,30 +138,41 @@ pub fn outvoted(group: &str) -> Vec<u64> {
     sum
 }
 
-/// Makes sure that no mount of `group` that this user knows of on this machine is by the client whose public key is `client`, and whose
-/// keys are in `key`: a new session would end that of the mount, and fail whatever waits there.
+/// Makes sure that no mount and no NFS proxy of `group` that this user knows of on this machine is by the client whose public key is
+/// `client`, and whose keys are in `key`: a new session would end theirs, and fail whatever waits there.
 ///
 /// Errors: one is, or is still coming to its end after 2 s.
 pub fn expect_unused(group: &str, client: &str, key: &Path) -> Outcome {
+    expect_none(group, client, key, |_| true)
+}
+
+/// The same of mounts only: an NFS proxy may take the place of another one.
+pub fn expect_unmounted(group: &str, client: &str, key: &Path) -> Outcome {
+    expect_none(group, client, key, |state| state.listens.is_none())
+}
+
+fn expect_none(
+    group: &str,
+    client: &str,
+    key: &Path,
+    counts: impl Fn(&MountState) -> bool,
+) -> Outcome {
     let states = folders().into_iter().flat_map(|folder| folder.read());
-    let same = |state: &MountState| state.group == group && state.client == client;
+    let same = |s: &MountState| s.group == group && s.client == client && counts(s) && s.is_alive();
     let used = |state: &MountState| state.is_mounted() || !state.wait_for_end(END_LIMIT);
-    match states
-        .map(|(_, state)| state)
-        .find(|state| same(state) && state.is_alive() && used(state))
-    {
-        None => Ok(()),
-        Some(MountState { pid, dir, .. }) => {
-            let dir = dir.display();
-            let what = format!("cannot use the keys in {}", key.display());
-            let why = format!(
-                "the mount on {dir} uses them (process {pid}), and a second session would end its own"
-            );
-            Err(Failure::new(what, why).exit(Exit::Keys).advise(format!(
-                "name another client's keys with --key, for example the administrator's, or first: bfs umount {dir}"
-            )))
+    let user = states.map(|(_, state)| state).find(|state| same(state) && used(state));
+    let Some(MountState { pid, dir, listens, .. }) = user else { return Ok(()) };
+    let (who, end) = match listens {
+        Some(address) => (format!("the NFS proxy on {address}"), format!("kill {pid}")),
+        None => {
+            (format!("the mount on {}", dir.display()), format!("bfs umount {}", dir.display()))
         }
-    }
+    };
+    let what = format!("cannot use the keys in {}", key.display());
+    let why = format!("{who} uses them (process {pid}), and a second session would end its own");
+    Err(Failure::new(what, why).exit(Exit::Keys).advise(format!(
+        "name another client's keys with --key, for example the administrator's, or first: {end}"
+    )))
 }
 
 /// Removes the files of mounts on `dir` whose process has ended.
@@ -269,16 +301,8 @@ mod tests {
     use nix::unistd::mkfifo;
 
     fn of_this_process() -> MountState {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        MountState {
-            pid,
-            started: start_time(pid).unwrap(),
-            dir: "/x".into(),
-            mount_id: 1,
-            group: String::new(),
-            outvoted: Vec::new(),
-            client: String::new(),
-        }
+        let own = MountState::own(String::new(), String::new()).unwrap();
+        MountState { dir: "/x".into(), mount_id: 1, ..own }
     }
 
     #[test]

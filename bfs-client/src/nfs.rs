@@ -21,7 +21,7 @@ use self::front::{Front, Sender};
 use self::handle::Keys;
 use crate::backend::{Backend, Local};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::mount_state;
+use crate::mount_state::{self, MountState};
 use crate::options::Patience;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, NOBODY};
 use clap::Args;
@@ -133,7 +133,9 @@ pub fn run(args: &NfsArgs) -> Outcome {
     })?;
     // Decision 11. A kernel without huge pages needs no telling.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    let (backend, group) = connect(args)?;
+    let cannot = |error: io::Error| Failure::new("cannot serve", error);
+    let address = listener.local_addr().map_err(cannot)?;
+    let (backend, group, client) = connect(args)?;
     let keys = keys(&*backend)?;
     let clients = args.allow.iter().map(Network::to_string).collect();
     let front = Arc::new(Front::new(backend.clone(), keys, clients));
@@ -146,8 +148,6 @@ pub fn run(args: &NfsArgs) -> Outcome {
         next: AtomicU64::new(0),
         lost: lost.clone(),
     });
-    let cannot = |error: io::Error| Failure::new("cannot serve", error);
-    let address = listener.local_addr().map_err(cannot)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(cannot)?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -155,6 +155,8 @@ pub fn run(args: &NfsArgs) -> Outcome {
         let accepting = server.clone();
         let accept = thread::Builder::new().name("bfs-nfs-accept".into());
         accept.spawn(move || accepting.accept(&listener)).map_err(cannot)?;
+        let remembered = client.map(|client| Remembered::new(group.clone(), client, address));
+        let _remembered = remembered.transpose()?;
         announce(args, address, &group).map_err(cannot)?;
         let result = tokio::select! {
             _ = interrupt.recv() => Ok("Ctrl-C"),
@@ -168,18 +170,35 @@ pub fn run(args: &NfsArgs) -> Outcome {
     })
 }
 
-/// A backend that has answered once, and the group's id in words.
-fn connect(args: &NfsArgs) -> Outcome<(Arc<dyn Backend>, String)> {
+/// The file that says who serves with these keys, while it lives.
+struct Remembered(PathBuf);
+
+impl Remembered {
+    fn new(group: String, client: String, address: SocketAddr) -> Outcome<Self> {
+        let own = MountState::own(group, client)?;
+        mount_state::forget_dead(&own.dir);
+        MountState { listens: Some(address), ..own }.save().map(Self)
+    }
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        // A folder that is gone took it along.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A backend that has answered once, the group's id in words, and the client's public key.
+fn connect(args: &NfsArgs) -> Outcome<(Arc<dyn Backend>, String, Option<String>)> {
     let Some(file) = args.group.as_deref().filter(|_| !args.local) else {
-        return Ok((Arc::new(Local::default()), "local".into()));
+        return Ok((Arc::new(Local::default()), "local".into(), None));
     };
     let key = args.key.clone().map_or_else(crate::keys::default_folder, Ok)?;
     let (id, client) = crate::session::who(file, &key)?;
-    // Mounts only: a proxy may take the place of another one.
-    mount_state::expect_unused(&id.to_string(), &client, &key)?;
+    mount_state::expect_unmounted(&id.to_string(), &client, &key)?;
     // However long the group takes, clients wait.
     let (session, group) = crate::session::connect(file, &key, Patience::Hard)?;
-    Ok((session, group.to_string()))
+    Ok((session, group.to_string(), Some(client)))
 }
 
 /// The keys that every proxy of the group derives from its secret. The first proxy ever proposes that secret.

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Outcome};
 use crate::fuse::Front;
 use crate::fuse::write_buffer::WriteBuffer;
 use crate::mount::{Plan, Source, mount_failure};
-use crate::mount_state::{self, MountState};
+use crate::mount_state::MountState;
 use crate::mount_table::{self, Detach, MountEntry};
 use nix::unistd::geteuid;
 use std::fs;
@@ -278,18 +278,8 @@ impl Mount {
             Source::Group { file, key } => crate::session::who(file, key)?.1,
             Source::Local => String::new(),
         };
-        let pid = nix::unistd::getpid().as_raw();
-        let started = mount_state::start_time(pid)
-            .ok_or_else(|| Failure::new("cannot read /proc/self/stat", "it is not as expected"))?;
-        Ok(MountState {
-            pid,
-            started,
-            dir: self.dir.clone(),
-            mount_id: self.entry.id,
-            group: group.into(),
-            outvoted: Vec::new(),
-            client,
-        })
+        let own = MountState::own(group.into(), client)?;
+        Ok(MountState { dir: self.dir.clone(), mount_id: self.entry.id, ..own })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::client::*;
 use super::server::Server;
 use bfs_client::local_group::LocalGroup;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 fn proxy(group: &LocalGroup, port: u16) -> Server {
@@ -73,6 +74,26 @@ fn another_proxy_with_the_same_keys_takes_over_and_the_old_one_ends() {
     client.send(&get);
     assert!(client.try_receive().is_err());
     assert_eq!(first.ended().code(), Some(1));
+}
+
+#[test]
+fn commands_do_not_end_the_session_of_a_proxy() {
+    let group = LocalGroup::create(4, 1).unwrap();
+    let server = proxy(&group, 0);
+    let ask = |verb: &str| {
+        let mut command = Command::new(&group.programs().bfs);
+        command.arg(verb).arg(group.group_file()).arg("--key").arg(group.key_dir());
+        command.output().unwrap()
+    };
+    for verb in ["status", "export"] {
+        let refused = ask(verb);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains(&format!("the NFS proxy on 127.0.0.1:{}", server.port)), "{said}");
+        assert_eq!(refused.status.code(), Some(6), "{said}");
+    }
+    server.client().mount();
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(ask("export").status.success());
 }
 
 /// A file, its contents after two writes, and the record of the first of them.
