@@ -1,7 +1,7 @@
 //! `bfs client`: who may use a group that runs. The group keeps it in its replicated state.
 
 use crate::asking::{Asker, Whom};
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use crate::group::public_file;
 use bft_core::auth::PublicKey;
 use bft_core::clients::{ClientIdentity, ClientsOp, ClientsReply, Refusal};
@@ -85,13 +85,10 @@ fn add(args: &AddArgs) -> Outcome {
         signing: PublicKey(public.identity.signing),
     };
     match args.whom.connect()?.of_clients(ClientsOp::Register(identity))? {
-        ClientsReply::Registered(client) => {
-            println!(
-                "client {} is {name}; it needs the group file and its own keys, nothing else",
-                client.0
-            );
-            Ok(())
-        }
+        ClientsReply::Registered(client) => say(format_args!(
+            "client {} is {name}; it needs the group file and its own keys, nothing else",
+            client.0
+        )),
         other => Err(refused(what, &other)),
     }
 }
@@ -100,13 +97,10 @@ fn revoke(args: &RevokeArgs) -> Outcome {
     let asker = args.whom.connect()?;
     let (client, _) = asker.client(&args.client)?;
     match asker.of_clients(ClientsOp::Revoke(client))? {
-        ClientsReply::Revoked => {
-            println!(
-                "client {} is revoked: its mounts fail from now on, and its locks are gone",
-                client.0
-            );
-            Ok(())
-        }
+        ClientsReply::Revoked => say(format_args!(
+            "client {} is revoked: its mounts fail from now on, and its locks are gone",
+            client.0
+        )),
         other => Err(refused(format!("cannot revoke {}", args.client), &other)),
     }
 }
@@ -152,12 +146,12 @@ fn list(args: &ListArgs) -> Outcome {
     let asker: Asker = args.whom.connect()?;
     let lines: Vec<Line> = asker.clients()?.into_iter().map(Line::of).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default());
-        return Ok(());
+        return say(serde_json::to_string_pretty(&lines).unwrap_or_default());
     }
     for Line { client, name, administrator, signing } in &lines {
         let note = if *administrator { "  administrator" } else { "" };
-        println!("{client:>5}  {name:<24} {}…{note}", signing.get(..16).unwrap_or(signing));
+        let key = signing.get(..16).unwrap_or(signing);
+        say(format_args!("{client:>5}  {name:<24} {key}…{note}"))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! The order is a file in the replica's folder, so only who owns the replica can give it; a production build never reads it.
 
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use clap::Args;
 use serde::Deserialize;
 use std::fs;
@@ -140,9 +140,10 @@ pub fn run(args: &DrillArgs) -> Outcome<Exit> {
         }
     }
     let told = order(&args.dir, args.attack.as_deref(), &[])?;
-    match told.attack {
-        Some(name) => println!("r{} of group {} attacks by {name}", told.replica, told.group),
-        None => println!("r{} of group {} is honest again", told.replica, told.group),
-    }
+    let what = match told.attack {
+        Some(name) => format!("attacks by {name}"),
+        None => "is honest again".into(),
+    };
+    say(format_args!("r{} of group {} {what}", told.replica, told.group))?;
     Ok(Exit::Fine)
 }

@@ -1,7 +1,7 @@
 //! `bfs export` and `bfs quota`: who may use what, and how much of it. The group keeps it in its replicated state.
 
 use crate::asking::{Asker, Whom, refused};
-use crate::failure::Outcome;
+use crate::failure::{Outcome, say};
 use bfs_fs::op::{Account, Export, FsError, FsOp, FsReply, Inode, Limits, ROOT, Subject};
 use bft_core::clients::ClientIdentity;
 use bft_core::types::ClientId;
@@ -131,10 +131,9 @@ pub fn run(args: &ExportArgs) -> Outcome {
     let lines = clients.into_iter().map(|client| describe(&asker, client));
     let lines = lines.collect::<Outcome<Vec<_>>>()?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&lines).unwrap_or_default()),
-        false => lines.iter().for_each(|line| println!("{}", line.text())),
+        true => say(serde_json::to_string_pretty(&lines).unwrap_or_default()),
+        false => lines.iter().try_for_each(|line| say(line.text())),
     }
-    Ok(())
 }
 
 impl ExportArgs {
@@ -268,12 +267,11 @@ pub fn quota(args: &QuotaArgs) -> Outcome {
     let Account { bytes, inodes, limits } = account;
     let printed = Balance { bytes, bytes_limit: limits.bytes, inodes, inodes_limit: limits.inodes };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&printed).unwrap_or_default());
-        return Ok(());
+        return say(serde_json::to_string_pretty(&printed).unwrap_or_default());
     }
     let of = |limit: Option<u64>| limit.map_or("no limit".into(), |limit| format!("of {limit}"));
-    println!("{bytes} bytes, {} · {inodes} inodes, {}", of(limits.bytes), of(limits.inodes));
-    Ok(())
+    let (most_bytes, most_inodes) = (of(limits.bytes), of(limits.inodes));
+    say(format_args!("{bytes} bytes, {most_bytes} · {inodes} inodes, {most_inodes}"))
 }
 
 fn balance(answer: bfs_fs::op::FsResult) -> Result<Account, FsError> {

@@ -1,6 +1,7 @@
 //! Errors as people read them: what happened, why, and what to do next; and the exit code that goes with it.
 
 use std::fmt;
+use std::io::{self, Write};
 
 /// How a command ends. The numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,19 @@ impl std::error::Error for Failure {}
 
 /// What a command yields.
 pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Prints `text` and a line feed.
+///
+/// Errors: standard output takes nothing. That nobody reads on, as below `| head`, is none.
+pub fn say(text: impl fmt::Display) -> Outcome {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("did what was asked, but cannot say so on standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! may change meanwhile: what looks wrong and has changed since is looked at again.
 
 use crate::asking::{Asker, Whom};
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use bfs_fs::op::{Attributes, Entry, FsError, FsOp, FsReply, Inode, Kind, MAX_IO, MAX_NAME, ROOT};
 use clap::Args;
 use serde::Serialize;
@@ -59,15 +59,15 @@ pub fn run(args: &FsckArgs) -> Outcome<Exit> {
     let findings = check(&asker, args.data)
         .map_err(|error| Failure::new("cannot look at everything", error))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+        say(serde_json::to_string_pretty(&findings).unwrap_or_default())?;
     } else {
-        findings.faults.iter().for_each(|fault| println!("{fault}"));
+        findings.faults.iter().try_for_each(say)?;
         let Findings { directories, files, data_read, unnamed, faults, .. } = &findings;
         let unnamed = unnamed.map_or(String::new(), |count| format!("{count} without a name, "));
-        println!(
+        say(format_args!(
             "{directories} directories, {files} other files, {unnamed}{data_read} bytes read: {} faults",
             faults.len()
-        );
+        ))?;
     }
     conclude(&findings)
 }

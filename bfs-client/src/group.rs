@@ -1,6 +1,6 @@
 //! `bfs group`: the public file that says who the replicas and clients of a group are.
 
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use bft_net::group::{
     ClientEntry, Group, GroupError, Member, Parameters, PublicFile, format_size, parse_size,
 };
@@ -65,20 +65,20 @@ fn create(args: &CreateArgs) -> Outcome {
     let group = describe(args)?;
     write(&args.output, &group)?;
     let size = group.size();
-    println!(
+    say(format_args!(
         "group {} ({}): {} replicas, {} clients; any {} of the replicas may be compromised",
         group.id(),
         group.name,
         size.n(),
         group.clients.len(),
         size.f()
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "copy {} to every replica and every client; its id must be the same everywhere",
         args.output.display()
-    );
+    ))?;
     if group.clients.is_empty() {
-        println!("nobody may use it yet: no --client is named");
+        say("nobody may use it yet: no --client is named")?;
     }
     Ok(())
 }
@@ -221,11 +221,10 @@ fn show(args: &ShowArgs) -> Outcome {
         true => {
             let text =
                 serde_json::to_string(&description).map_err(|e| cannot("print the group", e))?;
-            println!("{text}");
+            say(text)
         }
-        false => print!("{}", description.text()),
+        false => say(description.text().trim_end()),
     }
-    Ok(())
 }
 
 impl Description {

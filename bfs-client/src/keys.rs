@@ -1,6 +1,6 @@
 //! `bfs init`: this client's keys.
 
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use bft_net::group::PublicFile;
 use bft_net::keys::Identity;
 use clap::Args;
@@ -34,9 +34,8 @@ pub fn init(args: &InitArgs) -> Outcome {
     PublicFile::client(&name, identity.public())
         .save(&public)
         .map_err(|error| Failure::new(what(), error))?;
-    println!("made the keys of client {name} in {}", dir.display());
-    println!("give {} to whoever runs: bfs group create", public.display());
-    Ok(())
+    say(format_args!("made the keys of client {name} in {}", dir.display()))?;
+    say(format_args!("give {} to whoever runs: bfs group create", public.display()))
 }
 
 /// Where a client's keys are unless `--key` says otherwise.

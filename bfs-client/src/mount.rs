@@ -1,6 +1,6 @@
 //! `bfs mount`: checks everything that can be checked, starts the serving process, and returns once files can be used.
 
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use crate::mount_state;
 use crate::mount_table::{self, Detach, MountEntry};
 use crate::options::{MountOptions, known_options};
@@ -276,9 +276,8 @@ fn start(args: &MountArgs, plan: &Plan, filter: Option<&str>) -> Outcome {
     let answer = child.stdout.take().map_or(Answer::Died, listen);
     match answer {
         Answer::Ready(line) => {
-            println!("{line}");
-            println!("log: {}", log_path.display());
-            Ok(())
+            say(line)?;
+            say(format_args!("log: {}", log_path.display()))
         }
         Answer::Failed(failure) => {
             let _ = child.wait();

@@ -28,7 +28,8 @@ const READ_AHEAD_KIB: &str = "4096";
 /// Serves until Ctrl-C, SIGTERM or an unmount.
 pub fn in_foreground(plan: &Plan) -> Outcome {
     serve(plan, |line| {
-        println!("{line}\nCtrl-C unmounts");
+        // Whoever does not read it may use the mount all the same.
+        let _ = writeln!(io::stdout(), "{line}\nCtrl-C unmounts");
         Ok(())
     })
 }

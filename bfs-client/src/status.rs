@@ -1,7 +1,7 @@
 //! `bfs status`: the health of the group, computed here from every replica's own answer; no single one is trusted.
 
 use crate::evidence::{Evidence, Judgement};
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome, say};
 use bft_core::messages::Phase;
 use bft_core::types::{ClusterSize, Digest, GroupId, ReplicaId, SequenceNumber, View};
 use clap::Args;
@@ -261,9 +261,9 @@ pub fn run(args: &StatusArgs) -> Outcome<Exit> {
         true => {
             let text = serde_json::to_string(&report)
                 .map_err(|e| Failure::new("cannot print the status", e))?;
-            println!("{text}");
+            say(text)?;
         }
-        false => print!("{}", report.text()),
+        false => say(report.text().trim_end())?,
     }
     Ok(report.exit())
 }

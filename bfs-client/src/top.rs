@@ -106,10 +106,12 @@ fn show(report: &Report, rate: Option<f64>, history: &History) {
     }
     if io::stdout().is_terminal() {
         // Home, the text, and nothing of what was below: no flicker.
-        print!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"));
+        text = format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"));
     } else {
-        println!("{text}");
+        text.push('\n');
     }
+    let mut out = io::stdout().lock();
     // Whoever closed the stream does not want to read it.
-    let _ = io::Write::flush(&mut io::stdout());
+    let _ =
+        io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| io::Write::flush(&mut out));
 }

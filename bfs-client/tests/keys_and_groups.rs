@@ -206,3 +206,20 @@ fn the_status_of_a_group_that_is_down_is_stalled_with_its_own_exit_code() {
     );
     assert_eq!(report["replicas"][3]["reachable"], false);
 }
+
+/// What is done is done, whether anybody can be told or not.
+#[test]
+fn a_standard_output_that_takes_nothing_is_no_panic() {
+    let folder = Folder::new();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = folder.command("init full").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(errors(&output).contains("did what was asked"), "{}", errors(&output));
+    assert!(folder.0.join("full/public.toml").exists());
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = folder.command("init unread").stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(errors(&output), "");
+}

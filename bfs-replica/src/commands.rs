@@ -13,7 +13,7 @@ use bft_net::keys::Identity;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,8 +105,13 @@ pub fn init(arguments: &InitArguments) -> Result<(), Failure> {
     let settings = Settings { listen: arguments.listen.clone(), group: default_group() };
     let text = toml::to_string(&settings).map_err(|error| failed(FAILED, &error))?;
     std::fs::write(dir.join("replica.toml"), text).map_err(|error| failed(FAILED, &error))?;
-    println!("made {}: give public.toml to whoever runs `bfs group create`", dir.display());
-    println!("then:  bfs-replica run {} --group group.toml", dir.display());
+    let dir = dir.display();
+    // It is made, whether anybody reads that or not.
+    let _ = writeln!(
+        io::stdout(),
+        "made {dir}: give public.toml to whoever runs `bfs group create`\n\
+         then:  bfs-replica run {dir} --group group.toml"
+    );
     Ok(())
 }
 
