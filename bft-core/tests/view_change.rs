@@ -377,3 +377,24 @@ fn a_primary_that_stays_just_under_the_timeout_is_replaced() {
     }
     panic!("nobody minds");
 }
+
+/// One that missed the NEW-VIEW says that it has lost patience and waits for another who has: alone in a later view it would
+/// be out of the group until the others came there.
+#[test]
+fn a_replica_that_missed_a_new_view_leaves_no_view_alone() {
+    let mut group = Cluster::new(4, 1);
+    group.open_session();
+    (0..4).for_each(|i| group.leave_view(i));
+    let to_all_but_one = |_, to: ReplicaId, m: &Message| {
+        !(to == ReplicaId(3) && matches!(m, Message::NewView(_) | Message::Status(_)))
+    };
+    group.deliver(to_all_but_one);
+    assert_eq!(group.views(), [(1, true), (1, true), (1, true), (1, false)]);
+    for _ in 0..3 {
+        group.view_timeout(3);
+        group.deliver(to_all_but_one);
+        assert_eq!(group.views()[3], (1, false));
+    }
+    group.repair();
+    assert_eq!(group.views(), [(1, true); 4]);
+}

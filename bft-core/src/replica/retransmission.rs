@@ -127,8 +127,10 @@ impl<S: Service> Replica<S> {
             begun: m.begun.map(|new_view| (m.view, new_view)),
         };
         self.repair_view(from, &m, out);
-        if m.view > self.view {
-            // Whoever is ahead sends what leads there once it sees that this replica is not.
+        let outside = m.view == self.view && m.begun.is_none() && self.is_active();
+        if m.view > self.view || outside {
+            // Whoever is ahead sends what leads there once it sees that this replica is not; whoever is outside may have to
+            // hear from 2f+1 that the view has begun.
             self.send(Destination::Replica(from), Message::Status(self.status()), None, out);
         }
         self.repair_checkpoints(from, &m, out);

@@ -97,6 +97,7 @@ impl Suspicion {
     /// The view begins.
     pub fn begin_view(&mut self, now: Tick) {
         self.awaited_since = None;
+        self.suspects.clear();
         // What waited for the old primary is not the new one's fault.
         self.resumed = now;
     }
@@ -178,17 +179,14 @@ impl<S: Service> Replica<S> {
             self.suspicion.resumed = now;
         }
         match self.patience_ends_at() {
-            Some(at) if at <= now && self.is_active() => self.suspect(out),
-            Some(at) if at <= now => {
-                self.note_impatience();
-                self.start_view_change(self.view.next(), out);
-            }
+            Some(at) if at <= now => self.suspect(out),
             Some(at) => self.wake_at(at, out),
             None => {}
         }
     }
 
-    /// Tells everyone that this replica has lost patience with the primary, and goes on as before.
+    /// Tells everyone that this replica has lost patience with the primary, and goes on as before: also where the view has not
+    /// begun here, for it may have elsewhere, and who leaves it alone is out of the group until the others follow.
     pub(super) fn suspect(&mut self, out: &mut Vec<Output>) {
         let (me, now) = (self.config.me, self.now.tick);
         self.note_impatience();
@@ -212,7 +210,7 @@ impl<S: Service> Replica<S> {
         m: Suspect,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        if m.view != self.view || !self.is_active() {
+        if m.view != self.view {
             return Err(Rejection::WrongView);
         }
         self.suspicion.suspects.insert(from, self.now.tick);
@@ -229,7 +227,7 @@ impl<S: Service> Replica<S> {
         let gone = gone.filter(|_| !planted(Planted::LeaversNotCounted));
         let against: BTreeSet<_> =
             gone.map(|(i, _)| *i).chain(self.suspicion.suspects.keys().copied()).collect();
-        if self.is_active() && against.len() >= self.config.size.weak() {
+        if against.len() >= self.config.size.weak() {
             self.start_view_change(self.view.next(), out);
         }
     }
