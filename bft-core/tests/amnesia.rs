@@ -1,6 +1,9 @@
 //! A replica that has forgotten what it said. [CL02 §6; decision 13]
 
 mod common;
+#[path = "common/forgery.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod forgery;
 
 use bft_core::auth::{Crypto, Signature, view_change_digest};
 use bft_core::io::{Input, Record, Rejection, Timer};
@@ -196,4 +199,35 @@ fn a_far_view_that_its_former_self_wanted_does_not_silence_it() {
         group.deliver(|from, to, _| from.0 != 0 && to.0 != 0);
     }
     assert_eq!(group.views()[1..], [(1, true); 3]);
+}
+
+/// What it signed while it lied, for places that nobody had come to, does not silence it once it is set up anew; and nobody
+/// brings it back.
+#[test]
+fn checkpoints_that_its_former_self_signed_far_ahead_do_not_silence_it() {
+    let mut group = wiped();
+    let interval = group.config.checkpoint_interval;
+    let lies: Vec<_> = (1..12)
+        .map(|k| Message::Checkpoint(forgery::checkpoint(3, k * interval, Digest([9; 32]))))
+        .collect();
+    for to in 0..3 {
+        lies.iter().for_each(|lie| group.give(Peer::Replica(ReplicaId(3)), to, lie.clone()));
+    }
+    connect(&mut group);
+    for _ in 0..20 {
+        group.deliver_all();
+        group.repair();
+    }
+    assert_eq!(phase(&group), Phase::Active);
+    // Without r2 no checkpoint is stable but by its signature.
+    let before = group.replicas[0].health(0).stable;
+    for seq in 3..60 {
+        group.ask(0, Cluster::request(seq, b"\x05"));
+        group.deliver(|from, to, _| from.0 != 2 && to.0 != 2);
+    }
+    let after = group.replicas[0].health(0).stable;
+    assert!(after >= before.plus(4 * interval), "{before:?}, and then {after:?}");
+    group.rejections.clear();
+    group.give(Peer::Replica(ReplicaId(2)), 1, lies[10].clone());
+    assert_eq!(group.rejections, [(ReplicaId(1), Rejection::WrongSender)]);
 }

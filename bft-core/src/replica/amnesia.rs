@@ -185,12 +185,18 @@ impl<S: Service> Replica<S> {
         SequenceNumber(n.0.div_ceil(interval).saturating_mul(interval)).plus(self.config.window)
     }
 
+    /// Up to where `i`, as it calls itself now, signs nothing.
+    pub(super) fn silent_until(&self, i: ReplicaId) -> SequenceNumber {
+        let session = self.objects.session(ClientId::of_replica(i));
+        session.map_or(SequenceNumber(0), |session| self.recovery_ends_at(session.n))
+    }
+
     /// Which of its incarnations has signed something for `n`, in `i`'s name: one before the agreed one, where that is mute
     /// until later.
     pub(super) fn incarnation_at(&self, i: ReplicaId, n: SequenceNumber) -> u64 {
         let session = self.objects.session(ClientId::of_replica(i));
         session.map_or(0, |session| {
-            let former = n <= self.recovery_ends_at(session.n);
+            let former = n <= self.silent_until(i);
             session.id.epoch.saturating_sub(u64::from(former))
         })
     }

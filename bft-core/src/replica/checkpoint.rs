@@ -32,6 +32,8 @@ pub(super) struct Checkpoints<O> {
     /// The newest CHECKPOINTs of each replica that are beyond the high water mark: this replica has been left behind. As
     /// many as a replica may have above its stable one, and that too: the newest of each alone need not agree.
     ahead: BTreeMap<ReplicaId, BTreeMap<SequenceNumber, Checkpoint>>,
+    /// Under which incarnation each replica signed what is held of it, where not the first.
+    incarnations: BTreeMap<ReplicaId, u64>,
     /// When each replica last sent one of those.
     heard_ahead: BTreeMap<ReplicaId, Tick>,
     /// The checkpoint that a peer is fetching, and when it last did: it stays readable although it is not the newest.
@@ -55,6 +57,7 @@ impl<O: Object> Checkpoints<O> {
             stable_n: n,
             stable_record: PersistId(0),
             ahead: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             heard_ahead: BTreeMap::new(),
             serving: None,
         }
@@ -187,6 +190,20 @@ impl<O: Object> Checkpoints<O> {
         Some(votes.values().filter(|m| m.digest == digest).take(quorum).copied().collect())
     }
 
+    /// `replica` now calls itself `incarnation`, and signs nothing up to `silent`. What its former self signed for later places
+    /// must not stand in the way of what it signs itself.
+    fn forget_former(&mut self, replica: ReplicaId, incarnation: u64, silent: SequenceNumber) {
+        if self.incarnations.insert(replica, incarnation).unwrap_or(0) == incarnation {
+            return;
+        }
+        for votes in self.votes.range_mut(silent.next()..).map(|(_, votes)| votes) {
+            votes.remove(&replica);
+        }
+        if let Some(ahead) = self.ahead.get_mut(&replica) {
+            ahead.retain(|n, _| *n <= silent);
+        }
+    }
+
     /// The CHECKPOINTs of `replica` above h.
     pub fn votes_of(&self, replica: ReplicaId) -> impl Iterator<Item = &Checkpoint> {
         self.votes.values().filter_map(move |votes| votes.get(&replica))
@@ -237,8 +254,20 @@ impl<S: Service> Replica<S> {
         }
     }
 
+    /// Forgets what replicas signed before they lost their memory.
+    pub(super) fn forget_former_checkpoints(&mut self) {
+        for i in self.config.size.replicas() {
+            let silent = self.silent_until(i);
+            self.checkpoints.forget_former(i, self.agreed_incarnation(i), silent);
+        }
+    }
+
     /// Errors: why `m`, sent by `from`, would change nothing, whoever signed it.
     pub(super) fn could_count(&self, from: Peer, m: &Checkpoint) -> Result<(), Rejection> {
+        // Only certificates are handed on. Otherwise whoever kept what a former self of its maker signed could bring it back.
+        if from != Peer::Replica(m.replica) && !planted(Planted::SignatureUnchecked) {
+            return Err(Rejection::WrongSender);
+        }
         let due = m.n.0.is_multiple_of(self.config.checkpoint_interval);
         if !due || m.n <= self.log.low() {
             return Err(Rejection::OutsideWaterMarks);
@@ -249,11 +278,7 @@ impl<S: Service> Replica<S> {
             return match known {
                 Some(first) if first.digest == m.digest => Err(Rejection::Duplicate),
                 // Worth a look once: genuine, it proves its maker faulty to anyone.
-                Some(_)
-                    if from == Peer::Replica(m.replica) && !self.is_proved_faulty(m.replica) =>
-                {
-                    Ok(())
-                }
+                Some(_) if !self.is_proved_faulty(m.replica) => Ok(()),
                 Some(_) => Err(Rejection::SignedTwice),
                 None => Ok(()),
             };
@@ -269,7 +294,7 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    /// A CHECKPOINT, from its maker or from whoever holds it: its signature has been checked.
+    /// A CHECKPOINT, from its maker: its signature has been checked.
     ///
     /// Errors: `OutsideWaterMarks`; `Duplicate`; `SignedTwice`, kept as evidence.
     pub(super) fn on_checkpoint(

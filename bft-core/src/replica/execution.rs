@@ -157,6 +157,7 @@ impl<S: Service> Replica<S> {
                 let outcome = self.objects.create_session(request, ctx.n, self.config.slots);
                 self.recoveries_until = self.recoveries_end_at();
                 self.forget_former_view_changes();
+                self.forget_former_checkpoints();
                 outcome
             }
             Operation::Service(op) => {

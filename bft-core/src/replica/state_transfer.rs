@@ -438,6 +438,7 @@ impl<S: Service> Replica<S> {
         self.update_clients(out);
         self.recoveries_until = self.recoveries_end_at();
         self.forget_former_view_changes();
+        self.forget_former_checkpoints();
         self.executed = n;
         self.proposed = self.proposed.max(n);
         let record = self.persist(Record::Stable { certificate: certificate.clone() }, out);
