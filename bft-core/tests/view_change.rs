@@ -172,6 +172,12 @@ fn the_timer_of_a_view_runs_only_once_a_quorum_wants_it_and_doubles() {
     }
     assert_eq!(group.views()[1], (2, false));
     let first = group.view_timeout(1);
+    assert_eq!(
+        group.views()[1],
+        (2, false),
+        "it says SUSPECT, for the view may have begun elsewhere"
+    );
+    group.give(replica(3), 1, Message::Suspect(Suspect { view: View(2) }));
     assert_eq!(group.views()[1], (3, false));
     for i in [2, 3] {
         group.give(replica(i), 1, Message::ViewChange(view_change(i, 3, vec![], vec![])));

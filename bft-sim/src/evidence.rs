@@ -15,6 +15,8 @@ pub struct Evidence {
     /// Not the core's own arithmetic: that is under test too.
     quorum: usize,
     faulty: BTreeSet<ReplicaId>,
+    /// Who has been faulty at any time, and may have signed anything then.
+    ever_faulty: BTreeSet<ReplicaId>,
     /// Who prepared what, and in which view last.
     prepared: BTreeMap<(SequenceNumber, Digest), BTreeMap<ReplicaId, View>>,
     /// Who took which checkpoint.
@@ -34,6 +36,7 @@ impl Evidence {
             group,
             size,
             quorum: (size.n() + size.f() + 1).div_ceil(2),
+            ever_faulty: faulty.clone(),
             faulty,
             prepared: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
@@ -41,6 +44,18 @@ impl Evidence {
             committed: BTreeMap::new(),
             promised: BTreeMap::new(),
         }
+    }
+
+    /// From now on `id` may say anything, and what it promised binds it no more.
+    pub fn convict(&mut self, id: ReplicaId) {
+        self.faulty.insert(id);
+        self.ever_faulty.insert(id);
+        self.promised.remove(&id);
+    }
+
+    /// From now on `id` is correct.
+    pub fn acquit(&mut self, id: ReplicaId) {
+        self.faulty.remove(&id);
     }
 
     /// The highest view for which this replica has let a VIEW-CHANGE go.
@@ -63,7 +78,8 @@ impl Evidence {
         // Whoever executes first has prepared it itself, in the view in which it commits.
         let prepared = self.prepared.get(&(n, digest));
         let view = prepared.and_then(|by| by.get(&id)).copied();
-        let correct = prepared.map_or(0, BTreeMap::len);
+        let correct =
+            prepared.map_or(0, |by| by.keys().filter(|i| !self.faulty.contains(i)).count());
         self.committed.insert(n, (digest, view.unwrap_or(View(u64::MAX))));
         if n.0.is_multiple_of(1_000) {
             let old = SequenceNumber(n.0.saturating_sub(2_000));
@@ -104,7 +120,8 @@ impl Evidence {
         let signers: BTreeSet<ReplicaId> = certificate.iter().map(|m| m.replica).collect();
         let genuine = certificate.iter().all(|m| {
             let signed = self.checkpoints.get(&(m.n, m.digest));
-            self.faulty.contains(&m.replica) || signed.is_some_and(|by| by.contains(&m.replica))
+            self.ever_faulty.contains(&m.replica)
+                || signed.is_some_and(|by| by.contains(&m.replica))
         });
         if genuine && signers.len() >= self.quorum {
             return Ok(());
@@ -198,8 +215,9 @@ impl Evidence {
 
     fn check_new_view(&self, id: ReplicaId, m: &NewView, disk: &Disk) -> Result<(), String> {
         for (i, digest) in &m.view_changes {
-            let known =
-                *i == id || self.faulty.contains(i) || self.view_changes.contains(&(*i, *digest));
+            let known = *i == id
+                || self.ever_faulty.contains(i)
+                || self.view_changes.contains(&(*i, *digest));
             if !known {
                 return Err(format!(
                     "I-12: {id:?}'s NEW-VIEW names a VIEW-CHANGE that {i:?} never sent"

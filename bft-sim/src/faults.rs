@@ -128,7 +128,7 @@ pub fn schedule(
 }
 
 /// Some directed links: one replica cut off, two halves, or any.
-fn cut(rng: &mut Rng, hosts: usize, addresses: usize) -> Vec<(Address, Address)> {
+pub(crate) fn cut(rng: &mut Rng, hosts: usize, addresses: usize) -> Vec<(Address, Address)> {
     let pairs = (0..addresses).flat_map(|a| (0..addresses).map(move |b| (a, b)));
     let pairs = pairs.filter(|(a, b)| a != b);
     match rng.u32(..3) {

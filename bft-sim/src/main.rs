@@ -41,6 +41,9 @@ struct Arguments {
     /// Let clients ask as proxies of NFS do: with the attributes around each operation, once, and for some things again.
     #[arg(long, conflicts_with_all = ["attack", "over_f"])]
     nfs: bool,
+    /// Let one replica after the other lose its state, or lie and be set up anew: each must be well again soon.
+    #[arg(long, conflicts_with_all = ["attack", "over_f", "nfs"])]
+    rolling: bool,
     /// Plant each bug of bft-core/src/planted.rs in turn, or the one named: an oracle must catch it.
     #[cfg(feature = "planted")]
     #[arg(long, value_name = "BUG", num_args = 0..=1, default_missing_value = "all")]
@@ -80,7 +83,11 @@ fn plan(arguments: &Arguments, seed: u64, scenario: Scenario) -> Plan {
 
 impl Arguments {
     fn swarm(&self) -> Scenario {
-        if self.nfs { Scenario::Nfs } else { Scenario::Swarm }
+        match (self.nfs, self.rolling) {
+            (true, _) => Scenario::Nfs,
+            (_, true) => Scenario::Rolling,
+            _ => Scenario::Swarm,
+        }
     }
 }
 
@@ -158,6 +165,13 @@ fn print_summary(total: &Report, rate: Option<f64>) {
         total.slowest_recovery as f64 / 1e6,
         total.most_sends,
     );
+    if total.returns > 0 {
+        println!(
+            "{} returns, the slowest well again {:.1} s of virtual time after the last trouble",
+            total.returns,
+            total.slowest_return as f64 / 1e6,
+        );
+    }
     let rate = rate.map(|rate| format!(", {rate:.0} events a second")).unwrap_or_default();
     println!("violations: {}{rate}", total.violations.len());
 }

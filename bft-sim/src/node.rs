@@ -34,10 +34,14 @@ pub struct Node {
     pub evil: Option<Evil>,
     /// Whether it counts as faulty: an adversary, a twin, or one that lost its disk.
     pub faulty: bool,
+    /// Whether it has ever been an adversary.
+    pub lied: bool,
     /// Whether it has lost its disk.
     pub wiped: bool,
     /// How often it has.
     pub losses: u64,
+    /// What it has called itself since.
+    pub incarnation: u64,
     /// Counts restarts: what an earlier life had under way does not reach a later one.
     pub life: u64,
     /// When each of its timers is due.
@@ -79,8 +83,10 @@ impl Node {
             crypto,
             evil: None,
             faulty: false,
+            lied: false,
             wiped: false,
             losses: 0,
+            incarnation: 0,
             life: 0,
             timers: BTreeMap::new(),
             disk,

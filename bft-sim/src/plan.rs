@@ -43,6 +43,8 @@ pub enum Scenario {
     Leaning(Lean),
     /// A swarm whose clients ask as proxies of NFS do, and for some things again.
     Nfs,
+    /// One replica after the other loses its state, or lies and is set up anew, and must be well again soon.
+    Rolling,
 }
 
 /// How long a scripted attack lasts. Units: microseconds of virtual time.
@@ -99,6 +101,7 @@ impl Setup {
         match plan.scenario {
             Scenario::Swarm | Scenario::Nfs => Self::swarm(plan, size, rng, size.f()),
             Scenario::OverF => Self::over_f(plan, size, rng),
+            Scenario::Rolling => Self::rolling(plan, size, rng),
             Scenario::Leaning(lean) => {
                 let mut setup = Self::swarm(plan, size, rng, size.f());
                 lean.apply(&mut setup, rng);
@@ -137,9 +140,7 @@ impl Setup {
             setup.draw_faulty(rng, most_faulty);
         }
         if rng.u32(..5) == 0 && plan.clients > 1 {
-            let (name, make) = pick(rng, catalogue::of_clients().collect());
-            setup.attacks.push(name.name);
-            setup.clients[0] = Some(make());
+            setup.draw_faulty_client(rng);
         }
         let hosts = size.n() + setup.twins();
         let addresses = hosts + plan.clients as usize;
@@ -148,6 +149,30 @@ impl Setup {
             setup.faults.extend(faults::twin_sides(rng, addresses, 20_000_000));
         }
         setup
+    }
+
+    /// All are correct and the network is good; what is to come is drawn as it comes. Recovery waits for a window to pass, so
+    /// that is small.
+    fn rolling(plan: &Plan, size: ClusterSize, rng: &mut Rng) -> Self {
+        let mut config = random_config(rng, size);
+        if config.checkpoint_interval > 16 {
+            config = config.with_window(8, 16);
+        }
+        let mut setup = Self::plain(plan, size, config);
+        setup.network = Network::random(rng);
+        setup.network.heal();
+        setup.disk_delay = rng.u64(1..2_000);
+        setup.heal_at = u64::MAX;
+        if rng.u32(..5) == 0 && plan.clients > 1 {
+            setup.draw_faulty_client(rng);
+        }
+        setup
+    }
+
+    fn draw_faulty_client(&mut self, rng: &mut Rng) {
+        let (name, make) = pick(rng, catalogue::of_clients().collect());
+        self.attacks.push(name.name);
+        self.clients[0] = Some(make());
     }
 
     /// How many processes there are beyond one a replica.
@@ -181,25 +206,9 @@ impl Setup {
                     self.faults.push((back, Fault::RestartWiped { host: i }));
                     Role::Amnesiac
                 }
-                _ => Role::Byzantine(self.draw_adversary(rng)),
+                _ => Role::Byzantine(draw_adversary(rng, &mut self.attacks)),
             };
         }
-    }
-
-    /// One behaviour, or two together, all the time or now and then.
-    fn draw_adversary(&mut self, rng: &mut Rng) -> Box<dyn Adversary> {
-        let (first, make) = pick(rng, catalogue::of_replicas().collect());
-        self.attacks.push(first.name);
-        let mut adversary = make();
-        if rng.u32(..3) == 0 {
-            let (second, make) = pick(rng, catalogue::of_replicas().collect());
-            self.attacks.push(second.name);
-            adversary = Box::new(Both(adversary, make()));
-        }
-        if rng.u32(..3) == 0 {
-            adversary = Box::new(Intermittent::new(adversary, rng.u64(20_000..500_000)));
-        }
-        adversary
     }
 
     /// One attack, by the book: a quiet network, the default sizes, and a short view timeout, so that a deposed primary does
@@ -285,6 +294,22 @@ impl Setup {
         setup.faults.push((0, Fault::Sides(sides)));
         setup
     }
+}
+
+/// One behaviour, or two together, all the time or now and then. Their names are added to `attacks`.
+pub(crate) fn draw_adversary(rng: &mut Rng, attacks: &mut Vec<&'static str>) -> Box<dyn Adversary> {
+    let (first, make) = pick(rng, catalogue::of_replicas().collect());
+    attacks.push(first.name);
+    let mut adversary = make();
+    if rng.u32(..3) == 0 {
+        let (second, make) = pick(rng, catalogue::of_replicas().collect());
+        attacks.push(second.name);
+        adversary = Box::new(Both(adversary, make()));
+    }
+    if rng.u32(..3) == 0 {
+        adversary = Box::new(Intermittent::new(adversary, rng.u64(20_000..500_000)));
+    }
+    adversary
 }
 
 fn pick(rng: &mut Rng, all: Vec<(&'static Attack, Make)>) -> (&'static Attack, Make) {

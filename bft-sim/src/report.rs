@@ -27,6 +27,11 @@ pub struct Report {
     pub restarts: u64,
     /// States that a replica fetched because it had been left behind.
     pub transfers: u64,
+    /// Replicas that had lost their state, or had lied, and were well again.
+    pub returns: u64,
+    /// The longest that one of them was not well, from when it began anew and nothing more went wrong. Units: microseconds of
+    /// virtual time.
+    pub slowest_return: u64,
     /// Times that a clone was recovered from a disk and compared.
     pub recoveries: u64,
     /// Inputs that replicas refused.
@@ -60,6 +65,8 @@ impl Report {
         self.highest_view = self.highest_view.max(other.highest_view);
         self.restarts += other.restarts;
         self.transfers += other.transfers;
+        self.returns += other.returns;
+        self.slowest_return = self.slowest_return.max(other.slowest_return);
         self.recoveries += other.recoveries;
         self.rejected += other.rejected;
         self.slowest_recovery = self.slowest_recovery.max(other.slowest_recovery);

@@ -21,6 +21,7 @@ pub fn repro(plan: &Plan) -> String {
         Scenario::Swarm => String::new(),
         Scenario::OverF => " --over-f".into(),
         Scenario::Nfs => " --nfs".into(),
+        Scenario::Rolling => " --rolling".into(),
         Scenario::Leaning(_) => " --planted".into(),
         Scenario::Attack(name) => format!(" --attack {}", name.unwrap_or("none")),
     };

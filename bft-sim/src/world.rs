@@ -6,6 +6,7 @@
 
 mod clients;
 mod replicas;
+mod rolling;
 mod trouble;
 mod turnover;
 mod watch;
@@ -37,6 +38,7 @@ use bft_core::types::{
     SequenceNumber, Tick, Time,
 };
 use fastrand::Rng;
+use rolling::Rolling;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ enum Event {
     Tick { address: Address },
     Fault(Fault),
     Revoke,
+    Roll,
 }
 
 /// An event and when it is due; of two at once, the one scheduled first.
@@ -130,6 +133,7 @@ pub struct World {
     /// A clock has jumped: agreed time proves nothing any more.
     clocks_lie: bool,
     turnover: Turnover,
+    rolling: Option<Rolling>,
 }
 
 const GROUP: GroupId = GroupId(Digest([7; 32]));
@@ -165,6 +169,7 @@ impl World {
         let addresses = setup.size.n() + setup.twins() + plan.clients as usize;
         let honest: Vec<bool> = setup.clients.iter().map(Option::is_none).collect();
         let turnover = Turnover::draw(plan.seed, plan.scenario, &honest, setup.heal_at);
+        let rolling = Rolling::draw(&plan, setup.size);
         let founders: Vec<_> = turnover.founders(plan.clients).collect();
         let mut world = Self {
             oracle: Oracle::new(file_system(), setup.config.slots, honest, founders),
@@ -193,6 +198,7 @@ impl World {
             executed_when_done: SequenceNumber(0),
             clocks_lie: false,
             turnover,
+            rolling,
             knowledge,
             plan,
             rng,
@@ -216,7 +222,10 @@ impl World {
             let mut node = self.node(i);
             node.faulty = !matches!(role, Role::Correct);
             match role {
-                Role::Byzantine(adversary) => node.evil = Some(self.evil(adversary)),
+                Role::Byzantine(adversary) => {
+                    node.lied = true;
+                    node.evil = Some(self.evil(adversary));
+                }
                 Role::Twins => twins.push(i),
                 Role::Correct | Role::Amnesiac => {}
             }
@@ -243,6 +252,9 @@ impl World {
         let hosts = self.nodes.len();
         for address in evil.chain(clients.map(|c| hosts + c)).collect::<Vec<_>>() {
             self.schedule(self.tick, Event::Tick { address });
+        }
+        if self.rolling.is_some() {
+            self.schedule(rolling::PERIOD, Event::Roll);
         }
         for c in 0..self.clients.len() {
             let session = SessionId { epoch: 1, nonce: self.rng.u64(..) };
@@ -282,6 +294,7 @@ impl World {
         let endless = self.costs.is_some();
         let now =
             if endless { u64::MAX } else { self.plan.operations.saturating_sub(KEPT_FOR_LATER) };
+        let now = self.rolling.as_ref().map_or(now, Rolling::share);
         let width = if endless { 4 } else { self.rng.usize(1..6) };
         let mut workload = Workload::new(width, now);
         workload.steady = endless;
@@ -335,7 +348,8 @@ impl World {
         let correct = self.clients.iter().filter(|c| c.evil.is_none());
         let all_done = correct.clone().all(|c| c.workload.is_done()) && self.turnover.is_done();
         let Some(healed) = self.healed else {
-            if all_done || self.now >= self.heal_at {
+            let rolled = self.rolling.as_ref().is_none_or(Rolling::is_done);
+            if rolled && (all_done || self.now >= self.heal_at) {
                 self.heal();
             }
             return false;
@@ -413,6 +427,7 @@ impl World {
             Event::Tick { address } => self.tick(address),
             Event::Fault(fault) => self.suffer(fault),
             Event::Revoke => self.revoke(),
+            Event::Roll => self.roll(),
         }
     }
 

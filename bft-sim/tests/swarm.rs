@@ -119,6 +119,15 @@ fn proxies_of_nfs_are_answered_again_alike() {
     assert!(total.transfers > 50, "{} transfers", total.transfers);
 }
 
+/// Whoever lost its state, or lied and was set up anew, is well again soon, and the group can do without the next one then.
+#[test]
+fn replicas_that_are_hurt_one_after_the_other_are_well_again() {
+    let first = fresh_seed();
+    let mut total = swarm_of(Scenario::Rolling, first..first + 300, 4);
+    total.add(swarm_of(Scenario::Rolling, first..first + 60, 7));
+    assert!(total.returns > 1_000, "{} came back", total.returns);
+}
+
 /// One that was behind had read an inode that was gone elsewhere, at the same version, and was counted as a liar.
 #[test]
 fn a_replica_that_misses_a_removal_is_no_liar() {
@@ -136,19 +145,23 @@ fn a_group_of_one_keeps_its_promises() {
     swarm(1..100, 1);
 }
 
-/// Worlds that once broke a promise: `n seed why`, one a line.
+/// Worlds that once broke a promise: `n seed why`, one a line; `rolling n seed why` where replicas are hurt one after the other.
 #[test]
 fn regressions() {
     let lines = include_str!("../regressions.txt").lines();
     let worlds = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
     for line in worlds {
-        let mut words = line.split_whitespace();
+        let (scenario, world) = match line.strip_prefix("rolling ") {
+            Some(world) => (Scenario::Rolling, world),
+            None => (Scenario::Swarm, line),
+        };
+        let mut words = world.split_whitespace();
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
         let (Some(n), Some(seed)) = (number(), number()) else {
             panic!("not a regression: {line}")
         };
         let n = u32::try_from(n).expect("a small group");
-        swarm(seed..seed + 1, n);
+        swarm_of(scenario, seed..seed + 1, n);
     }
 }
 
@@ -159,6 +172,8 @@ fn the_same_seed_is_the_same_world() {
             let (first, second) = (swarm::run(plan(seed, n)), swarm::run(plan(seed, n)));
             assert_eq!(first, second);
         }
+        let rolling = || swarm::run(Plan { scenario: Scenario::Rolling, ..plan(seed, 4) });
+        assert_eq!(rolling(), rolling());
     }
     let (a, b) = (swarm::run(plan(1, 4)), swarm::run(plan(2, 4)));
     assert_ne!(a.trace_hash, b.trace_hash);

@@ -39,6 +39,11 @@ impl Replay {
         Self { others, seen: VecDeque::new() }
     }
 
+    /// One that has seen `messages` already.
+    pub fn of(messages: impl IntoIterator<Item = Message>) -> Self {
+        Self { others: true, seen: messages.into_iter().take(512).collect() }
+    }
+
     fn record(&mut self, ctx: &mut Context<'_>, message: &Message) {
         if self.seen.len() >= 512 {
             // Old ones are the interesting ones: forget any, not the oldest.

@@ -67,7 +67,8 @@ impl World {
     pub(super) fn check_outvoted(&mut self, c: usize) {
         let outvoted = self.clients[c].client.outvoted();
         let of = |i: usize| outvoted.get(self.nodes[i].id.index()).is_some_and(|count| *count > 0);
-        let wrong = (0..self.nodes.len()).find(|i| of(*i) && self.is_correct(self.nodes[*i].id));
+        let wrong = (0..self.nodes.len())
+            .find(|i| of(*i) && !self.nodes[*i].lied && self.is_correct(self.nodes[*i].id));
         if let Some(i) = wrong.filter(|_| self.clients[c].evil.is_none()) {
             self.violation(format!("I-16: c{c} has outvoted the correct r{i}"));
         }

@@ -73,6 +73,11 @@ impl World {
             return;
         }
         replica.handle(now, input, &mut outputs);
+        if !correct {
+            self.acquit_if_it_speaks(i);
+        }
+        let correct = !self.nodes[i].faulty;
+        let Some(replica) = &self.nodes[i].replica else { return };
         if correct {
             replica.check_invariants();
             if self.report.events.is_multiple_of(FOOTPRINTS) {
@@ -229,7 +234,8 @@ impl World {
     pub(super) fn check_accusations(&mut self, i: usize) {
         let Some(replica) = &self.nodes[i].replica else { return };
         let accusations = replica.health(0).accusations;
-        let wrong = |of: &&Accusation| of.misdeeds.is_some() && self.is_correct(of.replica);
+        let now = |of: &&Accusation| of.misdeeds.is_some() && !of.recovered;
+        let wrong = |of: &&Accusation| now(of) && self.is_correct(of.replica);
         if let Some(of) = accusations.iter().find(wrong) {
             let (misdeed, replica) = (of.misdeeds, of.replica);
             self.violation(format!("I-16: r{i} accuses the correct {replica:?} of {misdeed:?}"));
@@ -277,6 +283,7 @@ impl World {
         match &record {
             Record::View(_) => node.patience.end_view(),
             Record::NewView { new_view, .. } => node.patience.begin_view(new_view.last()),
+            Record::Amnesia { incarnation, .. } => node.incarnation = *incarnation,
             _ => {}
         }
         node.note(&record);
@@ -327,10 +334,16 @@ impl World {
             let found = self.evidence.on_send(self.nodes[i].id, message, &self.nodes[i].disk);
             self.check(found);
         }
-        if self.has_one_word(i) {
+        // What a former self signed and a NEW-VIEW names is passed on like anyone else's.
+        let former =
+            matches!(message, Message::ViewChange(m) if m.incarnation < self.nodes[i].incarnation);
+        if self.has_one_word(i) && !former {
             let losses = self.nodes[i].losses;
             let found = self.words.on_send(self.nodes[i].id, losses, message);
             self.check(found);
+        }
+        if let Message::Suspect(m) = message {
+            self.note_suspect(i, m.view);
         }
         self.transmit(i, to, message);
     }
@@ -356,7 +369,7 @@ impl World {
     fn note_progress(&mut self, i: usize, before: SequenceNumber, outputs: &[Output]) {
         let changes = |output: &Output| {
             let Output::Persist { record, .. } = output else { return false };
-            matches!(record, Record::View(_) | Record::NewView { .. })
+            matches!(record, Record::View(_) | Record::NewView { .. } | Record::Amnesia { .. })
         };
         let node = &mut self.nodes[i];
         let Some(replica) = node.replica.as_ref().filter(|replica| replica.view().1) else {

@@ -54,7 +54,7 @@ impl World {
     }
 
     /// A process dies; of what it was writing, a prefix may have reached the disk.
-    fn crash(&mut self, host: usize) {
+    pub(super) fn crash(&mut self, host: usize) {
         if self.nodes[host].replica.is_none() {
             return;
         }

@@ -27,6 +27,7 @@ impl World {
             }
             return;
         }
+        self.remember(message);
         let bytes = encoded(message);
         assert!(bytes.len() <= codec::MAX_MESSAGE, "a {} that no link carries", message.name());
         for to in targets {
@@ -67,6 +68,7 @@ impl World {
             None => self.clients[address - hosts].evil = Some(evil),
         }
         for Envelope { delay, to, message } in wire {
+            self.remember(&message);
             self.note(format_args!("{me}! -> {to} {message}"));
             self.carry(address, to, &encoded(&message), delay.as_micros() as u64);
         }
@@ -106,8 +108,11 @@ impl World {
     }
 
     pub(super) fn tick(&mut self, address: Address) {
-        let runs = self.nodes.get(address).is_none_or(|node| node.replica.is_some());
-        if runs {
+        let node = self.nodes.get(address);
+        if node.is_some_and(|node| node.evil.is_none()) {
+            return;
+        }
+        if node.is_none_or(|node| node.replica.is_some()) {
             self.with_evil(address, |evil, ctx| evil.adversary.on_tick(ctx));
         }
         self.schedule(self.tick, Event::Tick { address });
