@@ -261,6 +261,10 @@ pub fn mount_failure(dir: &Path, error: &io::Error) -> Failure {
         .advise(
             "run as root outside a container, or in one with --cap-add SYS_ADMIN, or install fuse3",
         ),
+        // Its helper may not either.
+        false if error.to_string().contains("fusermount3") => failure.advise(
+            "run as root outside a container, or in one with --cap-add SYS_ADMIN --device /dev/fuse",
+        ),
         false => failure,
     }
 }
