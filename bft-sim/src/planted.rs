@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bug that escapes so many worlds has escaped.
-pub const MOST_SEEDS: u64 = 2_000;
+pub const MOST_SEEDS: u64 = 20_000;
 
 /// What came of the hunt for one bug.
 #[derive(Clone, Debug, Serialize)]

@@ -183,7 +183,7 @@ impl<O: Object> Transfer<O> {
             self.assembly.wanted(Fetch::MAX_ADDRESSES, asked)
         };
         let mut open = wanted(&|asked| !asked.declined);
-        if open.is_empty() {
+        if open.is_empty() && !planted(Planted::DeadDonor) {
             open = wanted(&|asked| now < asked.overdue_at());
         }
         open.into_iter().collect()
