@@ -13,7 +13,7 @@ use crate::planted::{Planted, planted};
 use crate::types::{
     ClientId, ClusterSize, Digest, Domain, GroupId, Hasher, Peer, ReplicaId, SequenceNumber,
 };
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -397,10 +397,14 @@ impl Authority {
                 proofs.push(self.prove(request, &known));
             }
             (Message::PrePrepare(m), Peer::Replica(_)) => {
-                proofs = self.check_batch(&m.batch, &known)?;
+                self.check_size(&m.batch)?;
+                check_lanes(&m.batch)?;
+                proofs = self.prove_all(&m.batch, &known);
             }
             (Message::Committed(m), Peer::Replica(_)) => {
-                proofs = self.check_batch(&m.batch, &known)?;
+                self.check_size(&m.batch)?;
+                // f+1 replicas decide such a batch, and no client's word.
+                proofs = m.batch.iter().map(|entry| known_proof(entry, &known)).collect();
             }
             (Message::Checkpoint(m), Peer::Replica(_)) => self.check_checkpoint(m)?,
             (Message::StableCertificate(m), Peer::Replica(_)) => {
@@ -417,7 +421,8 @@ impl Authority {
             }
             (Message::NewView(m), Peer::Replica(_)) => self.check_new_view(m)?,
             (Message::Batch(m), Peer::Replica(_)) => {
-                proofs = self.check_batch(&m.batch, &known)?;
+                self.check_size(&m.batch)?;
+                proofs = self.prove_all(&m.batch, &known);
             }
             (Message::Status(m), Peer::Replica(_)) => self.check_status(m)?,
             (Message::Fetch(m), Peer::Replica(_)) => {
@@ -457,11 +462,7 @@ impl Authority {
         }
     }
 
-    fn check_batch(
-        &self,
-        batch: &[BatchEntry],
-        known: impl Fn(&Digest) -> Proof,
-    ) -> Result<Vec<(Digest, Proof)>, Rejection> {
+    fn check_size(&self, batch: &[BatchEntry]) -> Result<(), Rejection> {
         if batch.len() > self.limits.batch_requests {
             return Err(Rejection::TooLarge);
         }
@@ -472,14 +473,20 @@ impl Authority {
                 inline = inline.saturating_add(request.request.size());
             }
         }
-        if inline > self.limits.batch_bytes {
-            return Err(Rejection::TooLarge);
-        }
+        if inline <= self.limits.batch_bytes { Ok(()) } else { Err(Rejection::TooLarge) }
+    }
+
+    /// How each request of `batch` proves itself to this replica.
+    fn prove_all(
+        &self,
+        batch: &[BatchEntry],
+        known: impl Fn(&Digest) -> Proof,
+    ) -> Vec<(Digest, Proof)> {
         let proofs = batch.iter().map(|entry| match entry {
             BatchEntry::Inline(request) => self.prove(request, &known),
             BatchEntry::Reference { digest, .. } => (*digest, Proof::Unchecked),
         });
-        Ok(proofs.collect())
+        proofs.collect()
     }
 
     fn check_checkpoint(&self, m: &Checkpoint) -> Result<(), Rejection> {
@@ -620,5 +627,23 @@ impl Authority {
             .flatten()
             .find(|(known, _)| *known == id)
             .is_some_and(|(_, key)| self.crypto.mac(key, digest) == *tag)
+    }
+}
+
+/// Errors: `DuplicateInBatch`.
+fn check_lanes(batch: &[BatchEntry]) -> Result<(), Rejection> {
+    let mut seen = BTreeSet::new();
+    let once = batch.iter().all(|entry| seen.insert(entry.lane()));
+    if once { Ok(()) } else { Err(Rejection::DuplicateInBatch) }
+}
+
+/// How the request of `entry` was authenticated before.
+fn known_proof(entry: &BatchEntry, known: impl Fn(&Digest) -> Proof) -> (Digest, Proof) {
+    match entry {
+        BatchEntry::Inline(request) => {
+            let digest = request.request.digest();
+            (digest, known(&digest))
+        }
+        BatchEntry::Reference { digest, .. } => (*digest, Proof::Unchecked),
     }
 }

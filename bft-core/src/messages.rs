@@ -129,6 +129,14 @@ impl BatchEntry {
             BatchEntry::Reference { .. } => FIXED,
         }
     }
+
+    /// Whose request it is said to be, and on which slot: no batch that is proposed names one twice.
+    pub fn lane(&self) -> (ClientId, Slot) {
+        match self {
+            BatchEntry::Inline(request) => (request.request.client, request.request.slot),
+            BatchEntry::Reference { client, slot, .. } => (*client, *slot),
+        }
+    }
 }
 
 /// PRE-PREPARE: v, n, the batch and its agreed time. The digest d that votes name is computed, never believed.
@@ -152,6 +160,15 @@ pub fn batch_digest(time: Time, requests: impl ExactSizeIterator<Item = Digest>)
         hasher.value(&digest);
     }
     hasher.finish()
+}
+
+/// d of a batch that is still as a message named it.
+pub fn named_digest(time: Time, batch: &[BatchEntry]) -> Digest {
+    let digests = batch.iter().map(|entry| match entry {
+        BatchEntry::Inline(request) => request.request.digest(),
+        BatchEntry::Reference { digest, .. } => *digest,
+    });
+    batch_digest(time, digests)
 }
 
 /// PREPARE: v, n, d. Never from the primary of v.

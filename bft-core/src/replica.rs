@@ -40,7 +40,7 @@ use crate::auth::{Authority, Limits, Proof, Verified};
 use crate::evidence::{Evidence, Misdeed};
 use crate::io::{Alarm, Destination, Input, JobResult, Output, Record, Rejection, Timer};
 use crate::log::Log;
-use crate::messages::{Health, Message, Phase, ReadReply, Request};
+use crate::messages::{Health, Message, Phase, ReadReply, Request, named_digest};
 use crate::objects::Objects;
 use crate::planted::{Planted, planted};
 use crate::service::Service;
@@ -305,12 +305,21 @@ impl<S: Service> Replica<S> {
 
     /// Checks what a link brought. See [`Authority::verify`].
     ///
-    /// Cost: no signature is checked of a request that could not execute, or that is here already with a better proof, nor
-    /// of a CHECKPOINT that would change nothing.
+    /// Cost: no signature is checked of a message that would be refused whoever signed it, nor of a request that is here
+    /// already with a better proof. One that is sent for nothing so costs its receiver no more than its sender.
     pub fn verify(&self, from: Peer, message: Message) -> Result<Verified<Message>, Rejection> {
-        match &message {
-            Message::Request(m) => self.could_execute(&m.request)?,
-            Message::Checkpoint(m) => self.could_count(from, m)?,
+        match (&message, from) {
+            (Message::Request(m), _) => self.could_execute(&m.request)?,
+            (Message::Checkpoint(m), _) => self.could_count(from, m)?,
+            (Message::PrePrepare(m), Peer::Replica(i)) => {
+                self.could_pre_prepare(i, m)?;
+                self.could_be_first(m.n, || named_digest(m.time, &m.batch))?;
+            }
+            (Message::Committed(m), Peer::Replica(i)) => self.could_claim(i, m.n)?,
+            (Message::Batch(m), Peer::Replica(_)) => self.could_be_awaited(m)?,
+            (Message::StableCertificate(m), Peer::Replica(i)) => self.could_prove(i, m)?,
+            (Message::ViewChange(m), Peer::Replica(_)) => self.could_change_view(m)?,
+            (Message::NewView(m), Peer::Replica(_)) => self.could_begin_view(m)?,
             _ => {}
         }
         let known = |digest: &Digest| {

@@ -337,22 +337,9 @@ impl<S: Service> Replica<S> {
             self.heed_donor(donor, &certificate, out);
         }
         let n = certificate.first().map_or(SequenceNumber(0), |m| m.n);
-        if !n.0.is_multiple_of(self.config.checkpoint_interval) || n <= self.log.low() {
-            return Err(Rejection::OutsideWaterMarks);
-        }
-        let proved = &mut self.checkpoints.proved;
-        if proved.contains_key(&n) {
-            return Err(Rejection::Duplicate);
-        }
-        let high = self.log.high();
-        if n > high && planted(Planted::CertificateOutsideWindow) {
-            return Err(Rejection::OutsideWaterMarks);
-        }
+        self.is_worth_proving(n)?;
+        let (proved, high) = (&mut self.checkpoints.proved, self.log.high());
         if n > high {
-            // Only the newest of those is of use.
-            if proved.keys().next_back().is_some_and(|newest| *newest > n) {
-                return Err(Rejection::Duplicate);
-            }
             proved.retain(|held, _| *held <= high);
         }
         proved.insert(n, certificate);
@@ -362,6 +349,34 @@ impl<S: Service> Replica<S> {
             self.stabilize(n, out);
         }
         Ok(())
+    }
+
+    /// Errors: why `certificate`, sent by `from`, would change nothing, whoever signed it.
+    pub(super) fn could_prove(
+        &self,
+        from: ReplicaId,
+        certificate: &[Checkpoint],
+    ) -> Result<(), Rejection> {
+        match certificate.first() {
+            Some(first) if !self.awaits_answer_of(from, first.n) => self.is_worth_proving(first.n),
+            _ => Ok(()),
+        }
+    }
+
+    /// Errors: why a proof of the state at `n` would change nothing.
+    fn is_worth_proving(&self, n: SequenceNumber) -> Result<(), Rejection> {
+        let beyond = n > self.log.high();
+        if !n.0.is_multiple_of(self.config.checkpoint_interval)
+            || n <= self.log.low()
+            || beyond && planted(Planted::CertificateOutsideWindow)
+        {
+            return Err(Rejection::OutsideWaterMarks);
+        }
+        let proved = &self.checkpoints.proved;
+        // Only the newest of those beyond the window is of use.
+        let overtaken = beyond && proved.keys().next_back().is_some_and(|newest| *newest > n);
+        let known = overtaken || proved.contains_key(&n);
+        if known { Err(Rejection::Duplicate) } else { Ok(()) }
     }
 
     /// A CHECKPOINT beyond the high water mark: where a quorum is there, this replica has been left behind for good.

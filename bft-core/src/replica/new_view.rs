@@ -9,7 +9,7 @@ use crate::choice::choose;
 use crate::io::{Alarm, Destination, Output, Record, Rejection};
 use crate::log::NamedBatch;
 use crate::messages::{
-    BatchBody, Message, NewView, Status, ViewChange, batch_digest, null_request,
+    BatchBody, Message, NewView, Status, ViewChange, batch_digest, named_digest, null_request,
 };
 use crate::planted::{Planted, planted};
 use crate::service::Service;
@@ -110,23 +110,30 @@ impl<S: Service> Replica<S> {
         m: NewView,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        if m.view != self.view || self.is_primary() {
-            return Err(Rejection::WrongView);
+        self.could_begin_view(&m)?;
+        if self.known_new_view().is_some() {
+            self.note_contradiction(self.primary());
+            return Err(Rejection::SignedTwice);
         }
-        let known = self.view_changes.begun.as_ref().or(self.view_changes.announced.as_ref());
-        match known {
-            Some(known) if **known == m => return Err(Rejection::Duplicate),
-            Some(_) => {
-                self.note_contradiction(self.primary());
-                return Err(Rejection::SignedTwice);
-            }
-            None => self.view_changes.announced = Some(Arc::new(m)),
-        }
+        self.view_changes.announced = Some(Arc::new(m));
         self.seek_new_view(out);
         if !self.is_active() && !self.view_changes.missing().is_empty() {
             self.send(Destination::Replicas, Message::Status(self.status()), None, out);
         }
         Ok(())
+    }
+
+    /// The NEW-VIEW for the current view, if it is here.
+    fn known_new_view(&self) -> Option<&NewView> {
+        self.view_changes.begun.as_ref().or(self.view_changes.announced.as_ref()).map(|m| &**m)
+    }
+
+    /// Errors: why `m` would change nothing. Another one than is known is worth a look: signed, it proves its maker faulty.
+    pub(super) fn could_begin_view(&self, m: &NewView) -> Result<(), Rejection> {
+        if m.view != self.view || self.is_primary() {
+            return Err(Rejection::WrongView);
+        }
+        if self.known_new_view() == Some(m) { Err(Rejection::Duplicate) } else { Ok(()) }
     }
 
     /// Enters the view if the announced NEW-VIEW follows from the VIEW-CHANGEs that it names, and gives it up if it does not.
@@ -244,6 +251,21 @@ impl<S: Service> Replica<S> {
         self.log.numbers().filter_map(|n| self.log.get(n)?.awaited).take(Status::MAX_MISSING)
     }
 
+    /// The place for which this replica awaits the batch with this digest.
+    fn awaited_at(&self, digest: Digest) -> Option<SequenceNumber> {
+        let awaits = |n: &SequenceNumber| {
+            self.log.get(*n).is_some_and(|entry| entry.awaited == Some(digest))
+        };
+        self.log.numbers().find(awaits)
+    }
+
+    /// Errors: `Duplicate`, where this replica awaits no such batch.
+    pub(super) fn could_be_awaited(&self, m: &BatchBody) -> Result<(), Rejection> {
+        let any = self.awaited_batches().next().is_some();
+        let awaited = any && self.awaited_at(named_digest(m.time, &m.batch)).is_some();
+        if awaited { Ok(()) } else { Err(Rejection::Duplicate) }
+    }
+
     /// A batch that this replica had asked for by digest.
     ///
     /// Errors: `Duplicate`, where it had not.
@@ -254,10 +276,7 @@ impl<S: Service> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
         let digest = batch_digest(m.time, proofs.iter().map(|(digest, _)| *digest));
-        let awaits = |n: &SequenceNumber| {
-            self.log.get(*n).is_some_and(|entry| entry.awaited == Some(digest))
-        };
-        let n = self.log.numbers().find(awaits).ok_or(Rejection::Duplicate)?;
+        let n = self.awaited_at(digest).ok_or(Rejection::Duplicate)?;
         let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, proofs));
         if let Some(entry) = self.log.get_mut(n) {
             entry.awaited = None;

@@ -3,12 +3,12 @@
 use super::Replica;
 use crate::auth::Proof;
 use crate::io::{Alarm, Destination, Output, Record, Rejection, Timer};
-use crate::log::{NamedBatch, NamedRequest, PrePrepared};
+use crate::log::{Entry, NamedBatch, NamedRequest, PrePrepared};
 use crate::messages::{BatchEntry, Commit, Message, PrePrepare, Prepare, Request, batch_digest};
 use crate::planted::{Planted, planted};
 use crate::service::Service;
 use crate::sessions::Standing;
-use crate::types::{ClientId, Digest, ReplicaId, SequenceNumber, Slot};
+use crate::types::{Digest, ReplicaId, SequenceNumber};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -138,13 +138,33 @@ impl<S: Service> Replica<S> {
     /// A PRE-PREPARE from `from`.
     ///
     /// Effects: logs it if conditions 1-4 of [CL99 §4.2] hold, and votes as soon as every request is here and authentic.
-    /// Errors: `WrongView`, `NotPrimary`, `OutsideWaterMarks`, `DuplicateInBatch`, `ConflictingPrePrepare`, `Duplicate`.
+    /// Errors: `WrongView`, `NotPrimary`, `OutsideWaterMarks`, `ConflictingPrePrepare`, `Duplicate`.
     pub(super) fn on_pre_prepare(
         &mut self,
         from: ReplicaId,
         m: PrePrepare,
         proofs: Vec<(Digest, Proof)>,
         out: &mut Vec<Output>,
+    ) -> Result<(), Rejection> {
+        self.could_pre_prepare(from, &m)?;
+        let n = m.n;
+        let digests = proofs.iter().map(|(digest, _)| *digest);
+        self.could_be_first(n, || batch_digest(m.time, digests))?;
+        let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, &proofs));
+        let timely = self.is_timely(m.time);
+        self.accept(n, batch.clone(), timely, false);
+        self.want_bodies(n, &batch);
+        self.requests.note_references(&batch);
+        self.complain(&batch, out);
+        self.advance(n, out);
+        Ok(())
+    }
+
+    /// Errors: why `m`, sent by `from`, is refused whatever batch it holds.
+    pub(super) fn could_pre_prepare(
+        &self,
+        from: ReplicaId,
+        m: &PrePrepare,
     ) -> Result<(), Rejection> {
         if m.view != self.view || !self.is_active() {
             return Err(Rejection::WrongView);
@@ -156,25 +176,21 @@ impl<S: Service> Replica<S> {
             // NEW-VIEW is the PRE-PREPARE of what it chose.
             return Err(Rejection::Duplicate);
         }
-        let mut seen = BTreeSet::new();
-        if !m.batch.iter().all(|entry| seen.insert(entry_key(entry))) {
-            return Err(Rejection::DuplicateInBatch);
+        if self.log.in_window(m.n) { Ok(()) } else { Err(Rejection::OutsideWaterMarks) }
+    }
+
+    /// Errors: why no batch, or not the one with this digest, can be pre-prepared at `n` any more. It is computed only where
+    /// one is.
+    pub(super) fn could_be_first(
+        &self,
+        n: SequenceNumber,
+        digest: impl FnOnce() -> Digest,
+    ) -> Result<(), Rejection> {
+        match self.log.get(n).and_then(Entry::digest) {
+            None => Ok(()),
+            Some(first) if first == digest() => Err(Rejection::Duplicate),
+            Some(_) => Err(Rejection::ConflictingPrePrepare),
         }
-        let n = m.n;
-        let digest = batch_digest(m.time, proofs.iter().map(|(digest, _)| *digest));
-        match self.log.entry(n)?.digest() {
-            None => {}
-            Some(first) if first == digest => return Err(Rejection::Duplicate),
-            Some(_) => return Err(Rejection::ConflictingPrePrepare),
-        }
-        let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, &proofs));
-        let timely = self.is_timely(m.time);
-        self.accept(n, batch.clone(), timely, false);
-        self.want_bodies(n, &batch);
-        self.requests.note_references(&batch);
-        self.complain(&batch, out);
-        self.advance(n, out);
-        Ok(())
     }
 
     /// The requests of a received batch, with whatever this replica knows of them already.
@@ -185,7 +201,7 @@ impl<S: Service> Replica<S> {
     ) -> Vec<NamedRequest> {
         let mut requests = Vec::with_capacity(batch.len());
         for (entry, (digest, proof)) in batch.iter().zip(proofs) {
-            let (client, slot) = entry_key(entry);
+            let (client, slot) = entry.lane();
             let known = self.requests.get(*digest);
             let proof = known.map_or(*proof, |known| known.proof.max(*proof));
             let body = match entry {
@@ -403,12 +419,5 @@ impl<S: Service> Replica<S> {
             own,
             committed,
         })
-    }
-}
-
-fn entry_key(entry: &BatchEntry) -> (ClientId, Slot) {
-    match entry {
-        BatchEntry::Inline(request) => (request.request.client, request.request.slot),
-        BatchEntry::Reference { client, slot, .. } => (*client, *slot),
     }
 }

@@ -318,11 +318,8 @@ impl<S: Service> Replica<S> {
         proofs: &[(Digest, Proof)],
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        let (n, known) = (m.n, self.log.entry(m.n)?);
-        let claimed = known.decisions.iter().any(|decision| decision.claims.contains(&from));
-        if known.committed.is_some() || claimed {
-            return Err(Rejection::Duplicate);
-        }
+        let n = m.n;
+        self.could_claim(from, n)?;
         let batch = NamedBatch::new(m.time, self.named_requests(&m.batch, proofs));
         let entry = self.log.entry(n)?;
         let same = |decision: &&mut Decision| decision.batch.digest == batch.digest;
@@ -332,6 +329,17 @@ impl<S: Service> Replica<S> {
         }
         self.decide(n, out);
         Ok(())
+    }
+
+    /// Errors: why a COMMITTED claim of `from` for `n` would change nothing.
+    pub(super) fn could_claim(&self, from: ReplicaId, n: SequenceNumber) -> Result<(), Rejection> {
+        if !self.log.in_window(n) {
+            return Err(Rejection::OutsideWaterMarks);
+        }
+        let Some(known) = self.log.get(n) else { return Ok(()) };
+        let claimed = known.decisions.iter().any(|decision| decision.claims.contains(&from));
+        let needless = claimed || known.committed.is_some();
+        if needless { Err(Rejection::Duplicate) } else { Ok(()) }
     }
 
     /// Installs the batch that f+1 replicas, one of them correct, claim to be committed-local at `n`.

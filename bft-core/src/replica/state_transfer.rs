@@ -334,6 +334,12 @@ impl<S: Service> Replica<S> {
         }
     }
 
+    /// Whether a certificate for `n` from `donor` would be its answer to a FETCH.
+    pub(super) fn awaits_answer_of(&self, donor: ReplicaId, n: SequenceNumber) -> bool {
+        let Some(transfer) = &self.transfer else { return false };
+        n != transfer.n && transfer.asked.get(&donor).is_some_and(|asked| !asked.declined)
+    }
+
     /// `donor` has sent a certificate: where it was asked for parts, that is its answer, perhaps, and the others are asked too.
     ///
     /// It is not asked again before its patience has ended: while every other donor is silent, FETCH and answer would chase

@@ -5,7 +5,7 @@
 //! what others prove decided. (decisions 1 and 4)
 
 use super::Replica;
-use crate::auth::Signature;
+use crate::auth::{Signature, view_change_digest};
 use crate::io::{Destination, Output, Record, Rejection, Timer};
 use crate::messages::{Message, NewView, Status, ViewChange};
 use crate::planted::{Planted, planted};
@@ -149,9 +149,7 @@ impl<S: Service> Replica<S> {
         m: ViewChange,
         out: &mut Vec<Output>,
     ) -> Result<(), Rejection> {
-        if m.view < self.view || m.view == self.view && self.is_active() {
-            return Err(Rejection::WrongView);
-        }
+        self.could_change_view(&m)?;
         let (replica, m) = (m.replica, Arc::new(m));
         let awaited = self.view_changes.missing().contains(&digest);
         if !self.is_current(&m) {
@@ -163,16 +161,11 @@ impl<S: Service> Replica<S> {
             return Ok(());
         }
         self.forget_former_view_changes();
-        let known = self.view_changes.newest.get(&replica).map(|(d, known)| (*d, known.view));
-        match known {
-            Some((known, _)) if known == digest => return Err(Rejection::Duplicate),
-            Some(_) if awaited || planted(Planted::ViewChangesUnbounded) => {
-                drop(self.view_changes.named.insert(digest, m.clone()))
-            }
-            Some((_, view)) if view > m.view => return Err(Rejection::WrongView),
-            // No misdeed: one that restarts says again what its records say by then.
-            Some((_, view)) if view == m.view => return Err(Rejection::SignedTwice),
-            _ => drop(self.view_changes.newest.insert(replica, (digest, m.clone()))),
+        let is_first = !self.view_changes.newest.contains_key(&replica);
+        if is_first || !awaited && !planted(Planted::ViewChangesUnbounded) {
+            self.view_changes.newest.insert(replica, (digest, m.clone()));
+        } else {
+            self.view_changes.named.insert(digest, m.clone());
         }
         if !m.certificate.is_empty() {
             // Proved already, and mostly known.
@@ -181,6 +174,31 @@ impl<S: Service> Replica<S> {
         self.join(out);
         self.seek_new_view(out);
         Ok(())
+    }
+
+    /// Errors: why `m` would change nothing, whoever signed it.
+    pub(super) fn could_change_view(&self, m: &ViewChange) -> Result<(), Rejection> {
+        if m.view < self.view || m.view == self.view && self.is_active() {
+            return Err(Rejection::WrongView);
+        }
+        if self.view_changes.announced.is_some() {
+            let digest = view_change_digest(self.authority.group(), m);
+            if self.view_changes.missing().contains(&digest) {
+                return Ok(());
+            }
+        }
+        if !self.is_current(m) {
+            return Err(Rejection::OldIncarnation);
+        }
+        let known = self.view_changes.newest.get(&m.replica).map(|(_, known)| known);
+        match known.filter(|known| self.is_current(known)) {
+            Some(known) if **known == *m => Err(Rejection::Duplicate),
+            _ if planted(Planted::ViewChangesUnbounded) => Ok(()),
+            Some(known) if known.view > m.view => Err(Rejection::WrongView),
+            // No misdeed: one that restarts says again what its records say by then.
+            Some(known) if known.view == m.view => Err(Rejection::SignedTwice),
+            _ => Ok(()),
+        }
     }
 
     /// The NEW-VIEW by which the current view has begun here, by digest; zeros for view 0, which has none.

@@ -1,0 +1,172 @@
+//! What one faulty replica or client may cost the others.
+
+mod common;
+
+use bft_core::auth::{
+    Authority, Crypto, MacKey, PublicKey, Signature, Tag, new_view_digest, view_change_digest,
+};
+use bft_core::io::Rejection;
+use bft_core::messages::*;
+use bft_core::replica::{Config, Replica};
+use bft_core::types::*;
+use bytes::Bytes;
+use common::{CLIENT, CLIENTS, Cluster, Counter, GROUP, Named, SESSION};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts the signatures that are checked.
+struct Counting(Named, Arc<AtomicUsize>);
+
+impl Crypto for Counting {
+    fn mac(&self, key: &MacKey, digest: &Digest) -> Tag {
+        self.0.mac(key, digest)
+    }
+
+    fn sign(&self, digest: &Digest) -> Signature {
+        self.0.sign(digest)
+    }
+
+    fn verify(&self, public: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.verify(public, digest, signature)
+    }
+}
+
+/// A group of four with a session of client 0, and how many signatures r1 has checked.
+fn counted() -> (Cluster, Arc<AtomicUsize>) {
+    let mut group = Cluster::new(4, 1);
+    let checked = Arc::new(AtomicUsize::new(0));
+    let config = Config { me: ReplicaId(1), ..group.config };
+    let authority = Authority::new(
+        GROUP,
+        config.size,
+        ReplicaId(1),
+        config.limits,
+        (0..4).map(Named::public).collect(),
+        (CLIENT..CLIENT + CLIENTS).map(Named::identity),
+        Arc::new(Counting(Named(1), checked.clone())),
+    );
+    group.replicas[1] = Replica::new(config, authority, Counter);
+    group.open_session();
+    (group, checked)
+}
+
+fn replica(i: u32) -> Peer {
+    Peer::Replica(ReplicaId(i))
+}
+
+/// Signed requests of client 0, each on its own slot.
+fn batch(requests: u16) -> Vec<BatchEntry> {
+    let request = |slot| {
+        let operation = Operation::Service(Bytes::from_static(b"\x01"));
+        let (client, slot) = (ClientId(0), Slot(slot));
+        Cluster::signed(Request { client, session: SESSION, slot, seq: 1, operation })
+    };
+    (0..requests).map(|slot| BatchEntry::Inline(request(slot))).collect()
+}
+
+fn pre_prepare(view: u64, n: u64, batch: Vec<BatchEntry>) -> Message {
+    let time = Time(1_000_000_000_000);
+    Message::PrePrepare(PrePrepare { view: View(view), n: SequenceNumber(n), time, batch })
+}
+
+fn committed(n: u64) -> Message {
+    let (n, time) = (SequenceNumber(n), Time(1_000_000_000_000));
+    Message::Committed(Committed { n, time, batch: batch(8) })
+}
+
+fn view_change(i: u32, view: u64) -> ViewChange {
+    let mut m = ViewChange {
+        view: View(view),
+        stable: SequenceNumber(0),
+        certificate: Vec::new(),
+        prepared: Vec::new(),
+        pre_prepared: Vec::new(),
+        unauthenticated: Vec::new(),
+        incarnation: 0,
+        replica: ReplicaId(i),
+        signature: Signature([0; 64]),
+    };
+    m.signature = Named(i as u8).sign(&view_change_digest(GROUP, &m));
+    m
+}
+
+fn new_view(view: u64, grounds: &[ViewChange]) -> Message {
+    let named = grounds.iter().map(|m| (m.replica, view_change_digest(GROUP, m)));
+    let mut m = NewView {
+        view: View(view),
+        view_changes: named.collect(),
+        stable: SequenceNumber(0),
+        batches: Vec::new(),
+        signature: Signature([0; 64]),
+    };
+    m.signature = Named((view % 4) as u8).sign(&new_view_digest(GROUP, &m));
+    Message::NewView(m)
+}
+
+/// What is refused whoever signed it is refused before a signature is checked: hundreds of them fit a frame.
+#[test]
+fn no_signature_is_checked_of_what_is_refused_anyway() {
+    use Rejection::*;
+    let (mut group, checked) = counted();
+    let mut twice = batch(8);
+    twice.extend(batch(1));
+    let body = BatchBody { time: Time(1_000_000_000_000), batch: batch(8) };
+    let forged = |n| Checkpoint {
+        n: SequenceNumber(n),
+        digest: Digest([7; 32]),
+        replica: ReplicaId(2),
+        signature: Signature([0; 64]),
+    };
+    let cases = [
+        (2, pre_prepare(0, 2, batch(8)), NotPrimary),
+        (0, pre_prepare(7, 2, batch(8)), WrongView),
+        (0, pre_prepare(0, 9, batch(8)), OutsideWaterMarks),
+        (0, pre_prepare(0, 1, batch(8)), ConflictingPrePrepare),
+        (0, pre_prepare(0, 2, twice), DuplicateInBatch),
+        (0, pre_prepare(0, 2, batch(513)), TooLarge),
+        (2, committed(9), OutsideWaterMarks),
+        (2, committed(1), Duplicate),
+        (2, Message::Batch(body), Duplicate),
+        (2, Message::StableCertificate(vec![forged(3); 3]), OutsideWaterMarks),
+        (2, Message::ViewChange(view_change(2, 0)), WrongView),
+        (2, new_view(5, &[0, 2, 3].map(|i| view_change(i, 5))), WrongView),
+    ];
+    checked.store(0, Ordering::Relaxed);
+    for (from, message, why) in cases {
+        group.rejections.clear();
+        let name = message.name();
+        group.give(replica(from), 1, message);
+        assert_eq!(group.rejections, [(ReplicaId(1), why)], "{name}");
+        assert_eq!(checked.load(Ordering::Relaxed), 0, "{name}: {why}");
+    }
+}
+
+/// COMMITTED is believed for the sake of f+1 replicas, and no client's signature would add to that.
+#[test]
+fn no_signature_is_checked_of_a_claim() {
+    let (mut group, checked) = counted();
+    checked.store(0, Ordering::Relaxed);
+    group.give(replica(2), 1, committed(2));
+    assert_eq!((checked.load(Ordering::Relaxed), group.executed()[1]), (0, 1));
+    group.give(replica(3), 1, committed(2));
+    assert_eq!((checked.load(Ordering::Relaxed), group.executed()[1]), (0, 2));
+}
+
+/// A second VIEW-CHANGE of one replica for one view is of use to nobody.
+#[test]
+fn a_second_view_change_is_refused_unread() {
+    let (mut group, checked) = counted();
+    let first = view_change(2, 1);
+    let mut second = ViewChange { unauthenticated: vec![ClientId(0)], ..first.clone() };
+    second.signature = Named(2).sign(&view_change_digest(GROUP, &second));
+    group.give(replica(2), 1, Message::ViewChange(first.clone()));
+    checked.store(0, Ordering::Relaxed);
+    group.rejections.clear();
+    for m in [first, second] {
+        group.give(replica(2), 1, Message::ViewChange(m));
+    }
+    let why: Vec<_> = group.rejections.iter().map(|(_, why)| *why).collect();
+    assert_eq!(why, [Rejection::Duplicate, Rejection::SignedTwice]);
+    assert_eq!(checked.load(Ordering::Relaxed), 0);
+}
