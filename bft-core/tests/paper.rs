@@ -359,6 +359,17 @@ fn batches_to_sign(group: &mut Cluster, seq: &mut u64) -> u64 {
     (0..).take_while(|_| next_must_be_signed(group, seq)).count() as u64
 }
 
+/// Decision 6: every VIEW-CHANGE names whom a faulty primary spoilt, and the next faulty primary spoils what they sign.
+#[test]
+fn who_must_sign_already_signs_no_longer_for_being_named_again() {
+    let spans = [1, 4].map(|times| {
+        let mut group = group();
+        (1..times).for_each(|_| complain_of_the_client(&mut group));
+        batches_to_sign(&mut group, &mut 0)
+    });
+    assert_eq!(spans[0], spans[1]);
+}
+
 /// Lets the client ask for one thing, signed, and learn whether it has to sign.
 fn next_must_be_signed(group: &mut Cluster, seq: &mut u64) -> bool {
     *seq += 1;

@@ -363,7 +363,9 @@ impl<S: Service> Replica<S> {
         let everyone = self.authority.clients().map(|(client, _)| client).filter(|_| all);
         let registered = |client: &ClientId| self.authority.knows(*client);
         let one_by_one = named.iter().copied().filter(|_| !all).filter(registered);
-        for client in one_by_one.chain(everyone) {
+        // Who must sign already is named for the same reason by others, or for what a faulty primary did to its signature.
+        let named = one_by_one.chain(everyone).filter(|client| !self.must_sign(*client));
+        for client in named.collect::<Vec<_>>() {
             let before = self.requests.demoted.get(&client);
             let span = 2 * self.config.window;
             // A client that kept out of trouble for as long as it had to sign starts over.
