@@ -365,6 +365,7 @@ impl Authority {
     }
 
     /// Checks what `from` sent. `known` says how a request with this digest was authenticated before: that is not done again.
+    /// `convinces` says whether what a client signs has to convince others than this replica.
     ///
     /// Errors: what is wrong with it. The message is then dropped and counted; it changed nothing.
     pub fn verify(
@@ -372,6 +373,7 @@ impl Authority {
         from: Peer,
         message: Message,
         known: impl Fn(&Digest) -> Proof,
+        convinces: impl Fn(ClientId) -> bool,
     ) -> Result<Verified<Message>, Rejection> {
         let mut proofs = Vec::new();
         match (&message, from) {
@@ -380,11 +382,13 @@ impl Authority {
                 if request.request.client != client && !planted(Planted::SenderUnchecked) {
                     return Err(Rejection::WrongSender);
                 }
-                // A signature is checked even on the client's own link: it may have to convince others. That of one who is no
-                // client any more convinces nobody; it is told so, and nothing else.
+                // Its link proves it to this replica. The signature of one who is no client any more convinces nobody; it is told
+                // so, and nothing else.
                 let is_signed = matches!(request.credential, Credential::Signature(_));
-                if is_signed && self.keys_of(client).is_some() {
-                    match self.prove(request, &known) {
+                if is_signed && self.keys_of(client).is_some() && convinces(client) {
+                    let signed =
+                        |digest: &Digest| Some(known(digest)).filter(|p| *p == Proof::Signature);
+                    match self.prove(request, |digest| signed(digest).unwrap_or(Proof::Unchecked)) {
                         (digest, Proof::Signature) => proofs.push((digest, Proof::Signature)),
                         _ => return Err(Rejection::BadSignature),
                     }
@@ -587,12 +591,16 @@ impl Authority {
         if fits { Ok(()) } else { Err(Rejection::TooLarge) }
     }
 
+    /// Whether the client itself has signed `request`.
+    pub(crate) fn is_signed(&self, request: &SignedRequest) -> bool {
+        self.prove(request, |_| Proof::Unchecked).1 == Proof::Signature
+    }
+
     /// How the request proves itself to this replica, whoever brought it.
     fn prove(&self, request: &SignedRequest, known: impl Fn(&Digest) -> Proof) -> (Digest, Proof) {
         let digest = request.request.digest();
         let before = known(&digest);
-        let is_signed = matches!(request.credential, Credential::Signature(_));
-        if before == Proof::Signature || before > Proof::Unchecked && !is_signed {
+        if before > Proof::Unchecked {
             return (digest, before);
         }
         let client = request.request.client;

@@ -325,7 +325,7 @@ impl<S: Service> Replica<S> {
         let known = |digest: &Digest| {
             self.requests.get(*digest).map_or(Proof::Unchecked, |pending| pending.proof)
         };
-        self.authority.verify(from, message, known)
+        self.authority.verify(from, message, known, |client| self.has_to_prove(client))
     }
 
     /// Errors: why `request` can never execute, and is no body that a batch lacks.

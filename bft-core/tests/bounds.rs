@@ -55,13 +55,15 @@ fn replica(i: u32) -> Peer {
     Peer::Replica(ReplicaId(i))
 }
 
-/// Signed requests of client 0, each on its own slot.
+/// A signed request of client 0.
+fn request(slot: u16) -> SignedRequest {
+    let operation = Operation::Service(Bytes::from_static(b"\x01"));
+    let (client, slot) = (ClientId(0), Slot(slot));
+    Cluster::signed(Request { client, session: SESSION, slot, seq: 1, operation })
+}
+
+/// Requests of client 0, each on its own slot.
 fn batch(requests: u16) -> Vec<BatchEntry> {
-    let request = |slot| {
-        let operation = Operation::Service(Bytes::from_static(b"\x01"));
-        let (client, slot) = (ClientId(0), Slot(slot));
-        Cluster::signed(Request { client, session: SESSION, slot, seq: 1, operation })
-    };
     (0..requests).map(|slot| BatchEntry::Inline(request(slot))).collect()
 }
 
@@ -169,4 +171,20 @@ fn a_second_view_change_is_refused_unread() {
     let why: Vec<_> = group.rejections.iter().map(|(_, why)| *why).collect();
     assert_eq!(why, [Rejection::Duplicate, Rejection::SignedTwice]);
     assert_eq!(checked.load(Ordering::Relaxed), 0);
+}
+
+/// Its link proves what a client asks for; its signature is what a backup holds the primary to, and one of them is enough.
+#[test]
+fn of_all_that_a_client_signs_one_signature_is_checked_at_a_time() {
+    let (mut group, checked) = counted();
+    checked.store(0, Ordering::Relaxed);
+    (0..4).for_each(|slot| group.ask(1, request(slot)));
+    assert_eq!(checked.load(Ordering::Relaxed), 1);
+    group.give(replica(0), 1, pre_prepare(0, 2, batch(4)));
+    let voted =
+        |(_, _, m): &(ReplicaId, _, Message)| matches!(m, Message::Prepare(m) if m.n.0 == 2);
+    assert!(group.wire.iter().any(voted), "they are authentic");
+    assert_eq!(checked.load(Ordering::Relaxed), 1);
+    (0..4).for_each(|slot| group.ask(1, request(slot)));
+    assert_eq!(checked.load(Ordering::Relaxed), 1, "sent again while the first waits");
 }

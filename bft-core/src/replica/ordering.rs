@@ -100,8 +100,7 @@ impl<S: Service> Replica<S> {
         let share = self.batch_share(n);
         while batch.len() < share {
             let Some(digest) = self.requests.dequeue() else { break };
-            let Some(pending) = self.requests.get(digest) else { continue };
-            let (proof, request) = (pending.proof, pending.request.clone());
+            let Some((proof, request)) = self.proved(digest) else { continue };
             match self.objects.standing(&request.request, digest, self.config.slots) {
                 // A demoted client's request waits for its signature. (decision 6)
                 Standing::Next if self.is_demoted(request.request.client, proof) => continue,

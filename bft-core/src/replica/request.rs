@@ -446,6 +446,27 @@ impl<S: Service> Replica<S> {
         self.requests.demoted.get(&client).is_some_and(|demotion| self.executed <= demotion.until)
     }
 
+    /// Whether a signature of `client` changes what this replica does: the primary proposes by it what a client asks for who
+    /// must sign, and a backup holds the primary to it.
+    ///
+    /// To one of them at a time: the primary that ignores the others would be suspected for this one, or for what the client
+    /// sends again. A client that signs all it asks for would else take from the others as much as checking costs.
+    pub(super) fn has_to_prove(&self, client: ClientId) -> bool {
+        let is_held_to_one = || self.requests.timed().any(|(timed, _)| timed == client);
+        self.must_sign(client) || !self.is_leading() && !is_held_to_one()
+    }
+
+    /// What waits by this digest, and its proof: where its client has to sign by now, the signature is looked at.
+    pub(super) fn proved(&mut self, digest: Digest) -> Option<(Proof, Arc<SignedRequest>)> {
+        let pending = self.requests.get(digest)?;
+        let (proof, request) = (pending.proof, pending.request.clone());
+        if !self.is_demoted(request.request.client, proof) || !self.authority.is_signed(&request) {
+            return Some((proof, request));
+        }
+        self.requests.get_mut(digest)?.proof = Proof::Signature;
+        Some((Proof::Signature, request))
+    }
+
     /// A request, from its client or relayed by a replica.
     ///
     /// Effects: answers it if it has executed; else keeps it, at most one a slot, and supplies it to the batch that waits for it.
