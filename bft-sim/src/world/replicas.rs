@@ -367,18 +367,24 @@ impl World {
 
     /// Takes note of what has executed at `i` since `before`, in a view that goes on.
     fn note_progress(&mut self, i: usize, before: SequenceNumber, outputs: &[Output]) {
-        let changes = |output: &Output| {
-            let Output::Persist { record, .. } = output else { return false };
+        let records = || {
+            outputs.iter().filter_map(|output| match output {
+                Output::Persist { record, .. } => Some(record),
+                _ => None,
+            })
+        };
+        let changes = |record: &Record| {
             matches!(record, Record::View(_) | Record::NewView { .. } | Record::Amnesia { .. })
         };
         let node = &mut self.nodes[i];
-        let Some(replica) = node.replica.as_ref().filter(|replica| replica.view().1) else {
-            return;
-        };
-        if outputs.iter().any(changes) {
+        let active = node.replica.as_ref().filter(|replica| replica.view().1);
+        let Some(executed) = active.map(Replica::executed) else { return };
+        if records().any(changes) {
             return;
         }
-        for n in (before.0 + 1..=replica.executed().0).map(SequenceNumber) {
+        // What an earlier view had prepared may have been replaced just now.
+        records().for_each(|record| node.note(record));
+        for n in (before.0 + 1..=executed.0).map(SequenceNumber) {
             let digest = node.chosen.get(&n);
             let batch = digest.and_then(|digest| node.batches.get(&(n, *digest)));
             if batch.is_some_and(|batch| !batch.requests.is_empty()) {
