@@ -161,6 +161,8 @@ pub struct Replica<S: Service> {
     /// When a batch was last pre-prepared or executed here, and whether the heartbeat's timer runs.
     last_ordered: Tick,
     heartbeat_armed: bool,
+    /// When the next STATUS is due.
+    status_due: Tick,
     requests: Requests,
     checkpoints: Checkpoints<S::Object>,
     transfer: Option<state_transfer::Transfer<S::Object>>,
@@ -228,6 +230,7 @@ impl<S: Service> Replica<S> {
             proposed: n,
             last_ordered: Tick(0),
             heartbeat_armed: false,
+            status_due: Tick(0),
             requests: Requests::default(),
             checkpoints: Checkpoints::new(n, digest, objects.clone()),
             objects,
@@ -301,6 +304,7 @@ impl<S: Service> Replica<S> {
         self.propose(out);
         self.update_suspicion(out);
         self.arm_heartbeat(out);
+        self.ask_for_bodies_soon(out);
     }
 
     /// Checks what a link brought. See [`Authority::verify`].

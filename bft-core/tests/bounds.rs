@@ -5,7 +5,7 @@ mod common;
 use bft_core::auth::{
     Authority, Crypto, MacKey, PublicKey, Signature, Tag, new_view_digest, view_change_digest,
 };
-use bft_core::io::Rejection;
+use bft_core::io::{Input, Rejection, Timer};
 use bft_core::messages::*;
 use bft_core::replica::{Config, Replica};
 use bft_core::types::*;
@@ -187,4 +187,20 @@ fn of_all_that_a_client_signs_one_signature_is_checked_at_a_time() {
     assert_eq!(checked.load(Ordering::Relaxed), 1);
     (0..4).for_each(|slot| group.ask(1, request(slot)));
     assert_eq!(checked.load(Ordering::Relaxed), 1, "sent again while the first waits");
+}
+
+/// A body that only the primary got is asked for as soon as in a group at work, not when the next STATUS of an idle one is due.
+#[test]
+fn a_body_that_only_the_primary_got_is_asked_for_soon() {
+    let mut group = Cluster::with(4, 1, |config| Config { inline_bytes: 0, ..config });
+    group.open_session();
+    (0..4).for_each(|i| group.input(i, Input::Timeout(Timer::Status)));
+    group.deliver_all();
+    group.wait_until(Tick(group.now.tick.0 + 300_000));
+    group.ask(0, Cluster::request(1, b"\x05"));
+    group.deliver_all();
+    assert_eq!(group.executed(), [1; 4], "nobody else has the request");
+    group.wait_until(Tick(group.now.tick.0 + 110_000));
+    group.deliver_all();
+    assert_eq!(group.executed(), [2; 4]);
 }

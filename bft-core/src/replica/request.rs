@@ -245,6 +245,11 @@ impl Requests {
         self.referenced = referenced;
     }
 
+    /// Whether some batch lacks a request.
+    pub fn lacks_bodies(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     pub fn all_wanted(&self) -> impl Iterator<Item = Digest> {
         self.wanted.iter().map(|(digest, _)| *digest)
     }

@@ -14,6 +14,7 @@ use crate::service::Service;
 use crate::types::{Digest, Peer, ReplicaId, SequenceNumber, Tick, View};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// How many sequence numbers one answer to a STATUS covers: the next STATUS asks for the rest.
 const MAX_REPAIRED: usize = 32;
@@ -61,20 +62,37 @@ impl<S: Service> Replica<S> {
         if !self.is_active() {
             self.repeat_view_change(out);
         }
-        let under_way = self.log.numbers().next_back().is_some_and(|n| n > self.executed)
-            || self.is_transferring()
-            || !self.is_active();
+        let under_way = self.awaits_batch() || self.is_transferring() || !self.is_active();
         let factor = if under_way { 1 } else { IDLE_FACTOR };
-        let at = self.now.tick.after(self.config.status_interval * factor);
-        out.push(Output::SetTimer { timer: Timer::Status, at });
+        self.set_status_timer(self.config.status_interval * factor, out);
+    }
+
+    /// Whether something is logged that has not executed here.
+    fn awaits_batch(&self) -> bool {
+        self.log.numbers().next_back().is_some_and(|n| n > self.executed)
+    }
+
+    /// STATUS is due after `wait`, and not before.
+    pub(super) fn set_status_timer(&mut self, wait: Duration, out: &mut Vec<Output>) {
+        self.status_due = self.now.tick.after(wait);
+        out.push(Output::SetTimer { timer: Timer::Status, at: self.status_due });
+    }
+
+    /// A body that only the primary got holds up the group until a STATUS asks for it: while one is missing, none is as far off
+    /// as when all was idle.
+    pub(super) fn ask_for_bodies_soon(&mut self, out: &mut Vec<Output>) {
+        let soon = self.config.status_interval;
+        let waits = self.requests.lacks_bodies() && self.awaits_batch();
+        if waits && self.status_due > self.now.tick.after(soon) {
+            self.set_status_timer(soon, out);
+        }
     }
 
     /// A link between replicas is new: whatever it lost shows in the STATUS.
     pub(super) fn on_link_restored(&mut self, peer: Peer, out: &mut Vec<Output>) {
         self.send(peer.into(), Message::Status(self.status()), None, out);
         self.ask_to_recover(out);
-        let at = self.now.tick.after(self.config.status_interval);
-        out.push(Output::SetTimer { timer: Timer::Status, at });
+        self.set_status_timer(self.config.status_interval, out);
     }
 
     pub(super) fn status(&self) -> Status {

@@ -104,8 +104,7 @@ impl<S: Service> Replica<S> {
         let message = Message::ViewChange((*own.1).clone());
         self.view_changes.newest.insert(self.config.me, own);
         self.send(Destination::Replicas, message, Some(after), out);
-        let at = self.now.tick.after(self.config.status_interval);
-        out.push(Output::SetTimer { timer: Timer::Status, at });
+        self.set_status_timer(self.config.status_interval, out);
         self.seek_new_view(out);
     }
 

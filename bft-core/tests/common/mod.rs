@@ -106,6 +106,8 @@ pub struct Cluster {
     pub table: Vec<(ReplicaId, ClientId, Option<[u8; 32]>)>,
     /// When each replica's view timer fires.
     pub view_timers: Vec<Option<Tick>>,
+    /// When its next STATUS is due, or what it asks for before that.
+    pub status_timers: Vec<Option<Tick>>,
     pub now: Now,
     /// More than f are faulty: then an alarm is right.
     pub too_many_faulty: bool,
@@ -128,6 +130,7 @@ impl Cluster {
             replies: Vec::new(),
             table: Vec::new(),
             view_timers: vec![None; n as usize],
+            status_timers: vec![None; n as usize],
             now: Now { tick: Tick(1), wall: Time(1_000_000_000_000) },
             too_many_faulty: false,
         };
@@ -187,6 +190,9 @@ impl Cluster {
                 Output::Rejected { why, .. } => self.rejections.push((ReplicaId(i), why)),
                 Output::SetTimer { timer: Timer::ViewChange, at } => {
                     self.view_timers[i as usize] = Some(at);
+                }
+                Output::SetTimer { timer: Timer::Status, at } => {
+                    self.status_timers[i as usize] = Some(at);
                 }
                 Output::SetTimer { .. } | Output::CancelTimer(_) => {}
                 Output::Client { client, link } => self.table.push((ReplicaId(i), client, link)),
@@ -319,6 +325,24 @@ impl Cluster {
         self.now.wall.0 += passed.as_nanos() as u64;
         self.input(i, Input::Timeout(Timer::ViewChange));
         passed
+    }
+
+    /// Time passes to `until`, and every STATUS timer that is set before fires; nothing is delivered.
+    pub fn wait_until(&mut self, until: Tick) {
+        loop {
+            let timers = self.status_timers.iter().enumerate();
+            let next = timers.filter_map(|(i, at)| Some((at.as_ref().copied()?, i))).min();
+            let Some((at, i)) = next.filter(|(at, _)| *at <= until) else { break };
+            self.status_timers[i] = None;
+            self.pass_to(at);
+            self.input(i as u32, Input::Timeout(Timer::Status));
+        }
+        self.pass_to(until);
+    }
+
+    fn pass_to(&mut self, at: Tick) {
+        self.now.wall.0 += at.since(self.now.tick).as_nanos() as u64;
+        self.now.tick = self.now.tick.max(at);
     }
 
     /// Replica `i` loses its memory, and begins again under `incarnation`.
