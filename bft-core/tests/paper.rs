@@ -709,6 +709,37 @@ fn what_an_undone_batch_proves_executes_after_what_was_decided() {
     assert_eq!(group.digests()[1], group.digests()[3]);
 }
 
+/// No primary is suspected of a request whose turn came with a batch that was undone: nobody can order it. The client that
+/// brought its predecessor unsigned, to one replica, would else have one after the other deposed.
+#[test]
+fn no_primary_is_held_to_what_came_after_an_undone_batch() {
+    let mut group = group();
+    let mut first = Cluster::request(1, b"\x05");
+    first.credential = Credential::Authenticator(vec![(KeyId(0), Tag::new([0; 16])); 4]);
+    group.ask(1, first);
+    let (m, digest) = pre_prepare(2, group.now.wall.0, 1, b"\x05");
+    group.give(replica(0), 1, m);
+    group.give(replica(2), 1, prepare(2, digest));
+    assert_eq!(group.replicas[1].tentative(), Some(SequenceNumber(2)));
+    group.ask(1, Cluster::request(2, b"\x01"));
+    let (n, time) = (SequenceNumber(2), group.now.wall);
+    let claim = Message::Committed(bft_core::messages::Committed { n, time, batch: Vec::new() });
+    group.give(replica(2), 1, claim.clone());
+    group.give(replica(3), 1, claim);
+    assert_eq!((group.executed()[1], group.replicas[1].tentative()), (2, None));
+    let suspects = |group: &mut Cluster| {
+        group.wire.clear();
+        while group.view_timers[1].is_some() && group.wire.is_empty() {
+            group.view_timeout(1);
+        }
+        group.wire.iter().any(|(_, _, m)| matches!(m, Message::Suspect(_)))
+    };
+    assert!(!suspects(&mut group));
+    // What comes first is signed now, and with it the other one's turn comes.
+    group.ask(1, Cluster::request(1, b"\x05"));
+    assert!(suspects(&mut group));
+}
+
 /// Decision 3: a read that saw the tentative batch is answered when that commits; so is one that found something missing, which
 /// the tentative batch may have removed.
 #[test]

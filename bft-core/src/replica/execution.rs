@@ -106,6 +106,7 @@ impl<S: Service> Replica<S> {
                 let _ = self.keep(named.digest, &body, named.proof, out);
             }
         }
+        self.release_primary();
     }
 
     /// Executes one batch and answers its clients; the replies of one beyond `executed` are tentative.

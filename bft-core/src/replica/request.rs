@@ -532,6 +532,23 @@ impl<S: Service> Replica<S> {
         true
     }
 
+    /// What made it the turn of a request may have been undone: the primary is not held to what nobody can order.
+    ///
+    /// Every primary would be suspected else, one after the other, of a request whose client has gone away.
+    pub(super) fn release_primary(&mut self) {
+        let timed: Vec<_> = self.requests.timed.keys().copied().collect();
+        for digest in timed {
+            let Some(pending) = self.requests.get(digest) else { continue };
+            let request = &pending.request.request;
+            match self.objects.standing(request, digest, self.config.slots) {
+                Standing::Next => {}
+                // Timed again when its turn comes.
+                Standing::Later => drop(self.requests.timed.remove(&digest)),
+                _ => self.requests.remove(digest),
+            }
+        }
+    }
+
     /// A slot has moved on: forgets what can no longer execute on it, and lets what came early be proposed.
     pub(super) fn advance_slot(&mut self, executed: &Request, out: &mut Vec<Output>) {
         if let Some(next) = self.requests.advance(executed) {
