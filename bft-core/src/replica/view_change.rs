@@ -6,7 +6,7 @@
 
 use super::Replica;
 use crate::auth::{Signature, view_change_digest};
-use crate::io::{Destination, Output, Record, Rejection, Timer};
+use crate::io::{Destination, Output, Record, Rejection};
 use crate::messages::{Message, NewView, Status, ViewChange};
 use crate::planted::{Planted, planted};
 use crate::service::Service;

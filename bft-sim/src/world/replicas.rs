@@ -57,6 +57,7 @@ impl World {
         if let Some(replica) = &mut self.nodes[i].replica {
             replica.reject(from, why, &mut outputs);
         }
+        self.watch_rejection(why);
         self.spend(i, bytes, &outputs, 0);
         self.perform(i, outputs);
     }

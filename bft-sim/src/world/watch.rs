@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    fn watch_rejection(&mut self, why: Rejection) {
+    pub(super) fn watch_rejection(&mut self, why: Rejection) {
         let mark = match why {
             Rejection::OutsideWaterMarks => Mark::WaterMarkHit,
             Rejection::ConflictingVote | Rejection::SignedTwice => Mark::ConflictingVote,
