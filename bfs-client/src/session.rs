@@ -626,7 +626,9 @@ pub fn survey(file: &Path, key: &Path) -> Outcome<Survey> {
         })
     };
     let evidence = evidence::weigh(size, &said, &outvoted, holds);
-    Ok(Survey { group: group.id(), size, replicas: replicas.collect(), evidence })
+    let checkpoint_interval = group.parameters.checkpoint_interval;
+    let replicas = replicas.collect();
+    Ok(Survey { group: group.id(), size, checkpoint_interval, replicas, evidence })
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub struct Survey {
     pub group: GroupId,
     /// n and f.
     pub size: ClusterSize,
+    /// K: a checkpoint every so many batches.
+    pub checkpoint_interval: u64,
     /// One for each replica.
     pub replicas: Vec<ReplicaHealth>,
     /// What speaks against each of them.
@@ -111,9 +113,9 @@ impl fmt::Display for Health {
 /// How one replica stands to the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// In the group's view, and not behind a checkpoint that a correct replica vouches for.
+    /// In the group's view, and less than a checkpoint interval behind a checkpoint that a correct replica vouches for.
     Agrees,
-    /// Has not executed up to such a checkpoint.
+    /// A checkpoint interval or more behind such a checkpoint.
     Behind,
     /// In a lower or a higher view than the rest.
     OtherView,
@@ -135,7 +137,7 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Standing::Agrees => "agrees",
-            Standing::Behind => "slow: behind the stable checkpoint",
+            Standing::Behind => "slow: a checkpoint or more behind",
             Standing::OtherView => "in another view",
             Standing::ChangingView => "changing view",
             Standing::Recovering => "recovering: mute until it cannot contradict itself",
@@ -149,8 +151,12 @@ impl fmt::Display for Standing {
 
 /// How each replica stands, given what speaks `against` it. What only f of them say makes nobody else more than suspected,
 /// and whoever is no more than that counts as agreeing.
+///
+/// They do not all answer at one moment: a working group may have a checkpoint between two answers, so that the first of
+/// the two seems to be behind it. `checkpoint_interval` (K) is more than a correct group executes meanwhile.
 pub fn standings(
     size: ClusterSize,
+    checkpoint_interval: u64,
     observed: &[Option<Observation>],
     against: &[Judgement],
 ) -> Vec<Standing> {
@@ -168,7 +174,9 @@ pub fn standings(
             Standing::OtherView
         } else if o.phase == Phase::ChangingView {
             Standing::ChangingView
-        } else if stable.is_some_and(|stable| o.last_executed < stable) {
+        } else if stable
+            .is_some_and(|s| s.0.saturating_sub(o.last_executed.0) >= checkpoint_interval)
+        {
             Standing::Behind
         } else if against == Judgement::Suspected {
             Standing::Suspected
@@ -186,10 +194,11 @@ pub fn standings(
 /// The health of a group of `size` whose replicas answered `observed`, given what speaks `against` each.
 pub fn health(
     size: ClusterSize,
+    checkpoint_interval: u64,
     observed: &[Option<Observation>],
     against: &[Judgement],
 ) -> Health {
-    let standings = standings(size, observed, against);
+    let standings = standings(size, checkpoint_interval, observed, against);
     let proved = standings.iter().filter(|s| **s == Standing::ProvedFaulty).count();
     let agree = agreeing(observed, &standings);
     if proved + at_odds(observed, &standings) > size.f() {
@@ -316,8 +325,9 @@ impl Report {
         let size = survey.size;
         let observed: Vec<_> = survey.replicas.iter().map(|replica| replica.observation).collect();
         let against: Vec<_> = survey.evidence.iter().map(Evidence::judgement).collect();
-        let standings = standings(size, &observed, &against);
-        let verdict = health(size, &observed, &against);
+        let interval = survey.checkpoint_interval;
+        let standings = standings(size, interval, &observed, &against);
+        let verdict = health(size, interval, &observed, &against);
         let view = vouched(size, observed.iter().flatten().map(|o| o.view));
         let count = |standing| standings.iter().filter(|s| **s == standing).count();
         let agreeing = agreeing(&observed, &standings);
@@ -443,6 +453,8 @@ impl Row {
 mod tests {
     use super::*;
 
+    const K: u64 = 128;
+
     fn size(n: u32, f: u32) -> ClusterSize {
         ClusterSize::new(n, f).unwrap()
     }
@@ -456,6 +468,22 @@ mod tests {
             phase: Phase::Active,
             latency: Duration::from_micros(1500),
         })
+    }
+
+    fn standings(
+        size: ClusterSize,
+        observed: &[Option<Observation>],
+        against: &[Judgement],
+    ) -> Vec<Standing> {
+        super::standings(size, K, observed, against)
+    }
+
+    fn health(
+        size: ClusterSize,
+        observed: &[Option<Observation>],
+        against: &[Judgement],
+    ) -> Health {
+        super::health(size, K, observed, against)
     }
 
     fn fine() -> Option<Observation> {
@@ -502,11 +530,24 @@ mod tests {
     #[test]
     fn a_small_lag_is_agreement_and_a_checkpoint_behind_is_not() {
         let lagging =
-            [at(0, 140, 128, 1), at(0, 135, 128, 1), at(0, 128, 128, 1), at(0, 127, 0, 9)];
+            [at(0, 268, 256, 1), at(0, 263, 256, 1), at(0, 256, 256, 1), at(0, 128, 128, 9)];
         let standings = standings(size(4, 1), &lagging, &[]);
         assert_eq!(standings[..3], [Standing::Agrees; 3]);
         assert_eq!(standings[3], Standing::Behind);
         assert_eq!(health(size(4, 1), &lagging, &[]), Health::NoSpare);
+    }
+
+    #[test]
+    fn who_answered_just_before_a_checkpoint_of_the_others_is_not_behind() {
+        let moments = [
+            at(0, 1152, 1152, 1),
+            at(0, 1151, 1024, 9),
+            at(0, 1151, 1024, 9),
+            at(0, 1152, 1152, 1),
+        ];
+        assert_eq!(health(size(4, 1), &moments, &[]), Health::Healthy);
+        let proved = [Judgement::Clear, Judgement::Clear, Judgement::Proved];
+        assert_eq!(health(size(4, 1), &moments, &proved), Health::NoSpare, "not STALLED");
     }
 
     #[test]
@@ -579,7 +620,13 @@ mod tests {
         });
         let replicas = replicas.collect();
         let evidence = vec![Evidence::default(); observed.len()];
-        Survey { group: GroupId::default(), size: size(4, 1), replicas, evidence }
+        Survey {
+            group: GroupId::default(),
+            size: size(4, 1),
+            checkpoint_interval: K,
+            replicas,
+            evidence,
+        }
     }
 
     #[test]
