@@ -190,6 +190,29 @@ fn of_all_that_a_client_signs_one_signature_is_checked_at_a_time() {
 }
 
 /// A body that only the primary got is asked for as soon as in a group at work, not when the next STATUS of an idle one is due.
+/// A primary may name requests that nobody has, more of them than one STATUS asks for. They keep whoever believed it from nothing
+/// that the others have decided, neither in their place nor after it.
+#[test]
+fn requests_that_a_primary_made_up_are_asked_for_last() {
+    let mut group = Cluster::with(4, 1, |config| Config { inline_bytes: 0, ..config });
+    group.open_session();
+    let made_up = |k| {
+        let mut digest = Digest::default();
+        digest.0[31] = k;
+        BatchEntry::Reference { digest, client: ClientId(0), slot: Slot(k.into()) }
+    };
+    let lie: Vec<_> = (0..=Status::MAX_MISSING as u8).map(made_up).collect();
+    group.give(Peer::Replica(ReplicaId(0)), 3, pre_prepare(0, 2, lie));
+    assert_eq!(group.rejections, []);
+    for n in [2, 3] {
+        (0..3).for_each(|i| group.ask(i, Cluster::request(n - 1, b"\x05")));
+        group.deliver(|_, to, _| to.0 != 3);
+        assert_eq!(group.executed(), [n, n, n, n - 1]);
+        group.repair();
+        assert_eq!(group.executed(), [n; 4]);
+    }
+}
+
 #[test]
 fn a_body_that_only_the_primary_got_is_asked_for_soon() {
     let mut group = Cluster::with(4, 1, |config| Config { inline_bytes: 0, ..config });

@@ -250,8 +250,9 @@ impl Requests {
         !self.wanted.is_empty()
     }
 
-    pub fn all_wanted(&self) -> impl Iterator<Item = Digest> {
-        self.wanted.iter().map(|(digest, _)| *digest)
+    /// The requests that batches lack, each with the batch that lacks it.
+    pub fn all_wanted(&self) -> impl Iterator<Item = (Digest, SequenceNumber)> {
+        self.wanted.iter().copied()
     }
 
     /// A view ends: whatever was proposed in it may be proposed again, and only `still_wanted` is asked for.

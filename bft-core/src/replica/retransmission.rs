@@ -97,7 +97,6 @@ impl<S: Service> Replica<S> {
 
     pub(super) fn status(&self) -> Status {
         let held = self.log.numbers().filter(|n| *n > self.executed).map(|n| self.held(n));
-        let missing = self.requests.all_wanted();
         Status {
             view: self.view,
             begun: self.is_active().then(|| self.begun_by()),
@@ -107,8 +106,19 @@ impl<S: Service> Replica<S> {
             stable: self.log.low(),
             executed: self.executed,
             held: held.collect(),
-            missing: missing.take(Status::MAX_MISSING).collect(),
+            missing: self.missing_requests(),
         }
+    }
+
+    /// The requests to ask for, as many as one STATUS may: the next batches' first, and of those what others have decided.
+    ///
+    /// A faulty primary may have named any, and nobody has them.
+    fn missing_requests(&self) -> Vec<Digest> {
+        let decided = self.log.wanted(self.config.size.weak());
+        let wanted = self.requests.all_wanted().filter(|(_, n)| *n > self.executed);
+        let ranked = wanted.map(|(digest, n)| (n, !decided.contains(&(digest, n)), digest));
+        let ranked: BTreeSet<_> = ranked.collect();
+        ranked.into_iter().take(Status::MAX_MISSING).map(|(_, _, digest)| digest).collect()
     }
 
     fn held(&self, n: SequenceNumber) -> Held {
