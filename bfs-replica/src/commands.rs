@@ -11,8 +11,10 @@ use bft_net::group::{Group, PublicFile};
 use bft_net::hub::{Hub, HubConfig};
 use bft_net::keys::Identity;
 use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -162,6 +164,7 @@ pub fn run<W: Wire>(arguments: &RunArguments) -> Result<(), Failure> {
             "run the folder whose public.toml went into the group file",
         ));
     };
+    let _alone = alone_in(dir)?;
     let listen = arguments.listen.as_ref().unwrap_or(&settings.listen);
     let listener = TcpListener::bind(listen).map_err(|error| {
         let next = "stop whatever listens there, or choose another address with --listen";
@@ -183,6 +186,21 @@ pub fn run<W: Wire>(arguments: &RunArguments) -> Result<(), Failure> {
         Failure::new(FAILED, what, error, "make the folder writable")
     })?;
     serve(group, identity, me, listener, past, wire)
+}
+
+/// Holds `dir` for this process until what is returned is dropped: two processes with one replica's keys contradict each other,
+/// and what one of them promised the other does not know.
+fn alone_in(dir: &Path) -> Result<Flock<File>, Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(
+            FAILED,
+            format!("cannot have {} for this process alone", dir.display()),
+            error,
+            "stop the bfs-replica that runs from this folder",
+        )
+    };
+    let folder = File::open(dir).map_err(failed)?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| failed(errno.into()))
 }
 
 /// Whether this replica has served its group before, without which it has nothing to forget.
@@ -215,11 +233,11 @@ impl Past {
         // The other groups stay: whoever comes back to one of them after a while has still forgotten what it said there.
         let note: String = before.lines().chain([&*group]).map(|id| format!("{id}\n")).collect();
         let new = dir.join("served.new");
-        let mut file = std::fs::File::create(&new)?;
+        let mut file = File::create(&new)?;
         file.write_all(note.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, &path)?;
-        std::fs::File::open(dir)?.sync_all()?;
+        File::open(dir)?.sync_all()?;
         Ok(Past::New)
     }
 }

@@ -153,6 +153,21 @@ fn it_stops_when_it_is_asked_and_strangers_do_not_stop_it() {
 }
 
 #[test]
+fn one_folder_is_run_by_one_process() {
+    let folder = Folder::new("twice");
+    let (dir, first) = group_of_one(&folder);
+    let mut child = serve(&dir, first);
+    let second = format!("127.0.0.1:{}", port());
+    let alone = ["for this process alone", "stop the bfs-replica"];
+    refused(&run(&dir, &["--listen", &second]), 1, &alone);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = serve(&dir, first);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_production_build_does_not_attack() {
     let folder = Folder::new("attack");
     let (dir, _) = group_of_one(&folder);
