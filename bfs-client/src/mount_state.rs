@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How often who serves should look whether a replica was seen to lie.
+pub const LOOK: Duration = Duration::from_millis(200);
 /// How long a process whose mount is gone may take to end.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// No state is larger. Units: bytes.
@@ -60,8 +62,14 @@ impl MountState {
         })
     }
 
+    /// Writes it down for other commands of this machine, until what is returned is dropped.
+    pub fn remember(self) -> Outcome<Remembered> {
+        let file = self.save()?;
+        Ok(Remembered { state: self, file })
+    }
+
     /// Writes the file, mode 0600, and returns its path.
-    pub fn save(&self) -> Outcome<PathBuf> {
+    fn save(&self) -> Outcome<PathBuf> {
         let folder = own_folder()?;
         let path = folder.join(format!("{}.json", self.pid));
         let new = path.with_extension("new");
@@ -112,6 +120,31 @@ impl MountState {
     }
 }
 
+/// The file that says who serves a mount or as an NFS proxy, while it lives.
+pub struct Remembered {
+    state: MountState,
+    file: PathBuf,
+}
+
+impl Remembered {
+    /// Writes down what was seen of the replicas, where it is news, for `bfs status`.
+    pub fn note(&mut self, outvoted: Vec<Outvoted>) {
+        if self.state.outvoted != outvoted {
+            self.state.outvoted = outvoted;
+            if let Err(failure) = self.state.save() {
+                tracing::debug!("{failure}");
+            }
+        }
+    }
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        // Whoever unmounted may have removed it first, and a folder that is gone took it along.
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
 /// The newest remembered state of the mount called `mount_id` on `dir`.
 pub fn find(dir: &Path, mount_id: u64) -> Option<MountState> {
     let (me, mounter) = (geteuid().as_raw(), mounted_by(mount_id));
@@ -124,7 +157,7 @@ pub fn find(dir: &Path, mount_id: u64) -> Option<MountState> {
         .max_by_key(|s| s.started)
 }
 
-/// What this user's mounts of group `group` on this machine have seen lately, by replica. Nobody else's word is taken for that.
+/// What this user's mounts and NFS proxies of group `group` on this machine have seen lately, by replica. Nobody else's word is taken for that.
 pub fn outvoted(group: &str) -> Vec<u64> {
     let own = |folder: &Folder| folder.owner == geteuid().as_raw();
     let states = folders().into_iter().filter(own).flat_map(|folder| folder.read());

@@ -21,7 +21,7 @@ use self::front::{Front, Sender};
 use self::handle::Keys;
 use crate::backend::{Backend, Local};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::mount_state::{self, MountState};
+use crate::mount_state::{self, LOOK, MountState, Remembered};
 use crate::options::Patience;
 use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, NOBODY};
 use clap::Args;
@@ -155,13 +155,19 @@ pub fn run(args: &NfsArgs) -> Outcome {
         let accepting = server.clone();
         let accept = thread::Builder::new().name("bfs-nfs-accept".into());
         accept.spawn(move || accepting.accept(&listener)).map_err(cannot)?;
-        let remembered = client.map(|client| Remembered::new(group.clone(), client, address));
-        let _remembered = remembered.transpose()?;
+        let remembered = client.map(|client| remember(group.clone(), client, address));
+        let mut remembered = remembered.transpose()?;
         announce(args, address, &group).map_err(cannot)?;
-        let result = tokio::select! {
-            _ = interrupt.recv() => Ok("Ctrl-C"),
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = lost.notified() => Err(taken_over()),
+        let mut look = tokio::time::interval(LOOK);
+        let result = loop {
+            tokio::select! {
+                _ = interrupt.recv() => break Ok("Ctrl-C"),
+                _ = terminate.recv() => break Ok("SIGTERM"),
+                _ = lost.notified() => break Err(taken_over()),
+                _ = look.tick() => if let Some(remembered) = &mut remembered {
+                    remembered.note(backend.outvoted());
+                },
+            }
         };
         // Clients ask again until somebody answers: an error now would reach programs, silence does not.
         server.close_all();
@@ -170,22 +176,11 @@ pub fn run(args: &NfsArgs) -> Outcome {
     })
 }
 
-/// The file that says who serves with these keys, while it lives.
-struct Remembered(PathBuf);
-
-impl Remembered {
-    fn new(group: String, client: String, address: SocketAddr) -> Outcome<Self> {
-        let own = MountState::own(group, client)?;
-        mount_state::forget_dead(&own.dir);
-        MountState { listens: Some(address), ..own }.save().map(Self)
-    }
-}
-
-impl Drop for Remembered {
-    fn drop(&mut self) {
-        // A folder that is gone took it along.
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// Has other commands of this machine know of the proxy.
+fn remember(group: String, client: String, address: SocketAddr) -> Outcome<Remembered> {
+    let own = MountState::own(group, client)?;
+    mount_state::forget_dead(&own.dir);
+    MountState { listens: Some(address), ..own }.remember()
 }
 
 /// A backend that has answered once, the group's id in words, and the client's public key.

@@ -1,11 +1,11 @@
 //! The process that serves a mount, from the first answer of the group to the last trace removed.
 
-use crate::backend::{Backend, Local, Outvoted};
+use crate::backend::{Backend, Local};
 use crate::failure::{Failure, Outcome};
 use crate::fuse::Front;
 use crate::fuse::write_buffer::WriteBuffer;
 use crate::mount::{Plan, Source, mount_failure};
-use crate::mount_state::MountState;
+use crate::mount_state::{LOOK, MountState, Remembered};
 use crate::mount_table::{self, Detach, MountEntry};
 use nix::unistd::geteuid;
 use std::fs;
@@ -18,8 +18,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How often it is looked whether a replica was seen to lie.
-const LOOK: Duration = Duration::from_millis(200);
 /// How long an unmount may take to write what programs have mapped and changed.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
 /// How far ahead the kernel reads: several of the largest reads, so that the group works while a program copies. Units: KiB.
@@ -152,9 +150,8 @@ struct Mount {
     writes: Option<Arc<WriteBuffer>>,
     /// Completes when the kernel has ended the mount.
     ended: oneshot::Receiver<()>,
-    state_file: Option<PathBuf>,
-    /// What that file says.
-    state: Option<MountState>,
+    /// Nothing before files can be used.
+    remembered: Option<Remembered>,
 }
 
 impl Mount {
@@ -173,7 +170,7 @@ impl Mount {
         match mount_table::bfs_at(&plan.dir) {
             Ok(entry) => {
                 let dir = plan.dir.clone();
-                Ok(Self { dir, entry, writes, ended, state_file: None, state: None })
+                Ok(Self { dir, entry, writes, ended, remembered: None })
             }
             Err(failure) => {
                 // What was just mounted is not seen to be: take away what can be.
@@ -198,9 +195,7 @@ impl Mount {
             name = signals.stop() => return Err(stopped(name)),
         }
         read_further_ahead(&self.entry.device);
-        let state = self.state(plan, group)?;
-        self.state_file = Some(state.save()?);
-        self.state = Some(state);
+        self.remembered = Some(self.state(plan, group)?.remember()?);
         let line =
             format!("mounted {group} on {} ({})", self.dir.display(), plan.options.describe());
         tracing::info!("{line}");
@@ -217,7 +212,9 @@ impl Mount {
         loop {
             tokio::select! {
                 _ = &mut self.ended => return,
-                _ = look.tick() => self.remember(backend.outvoted()),
+                _ = look.tick() => if let Some(remembered) = &mut self.remembered {
+                    remembered.note(backend.outvoted());
+                },
                 name = stop(&mut signals.interrupt, &mut signals.terminate, &mut signals.hangup) => {
                     tracing::info!("stopped by {name}");
                     return;
@@ -230,24 +227,10 @@ impl Mount {
         }
     }
 
-    /// Writes down what was seen of the replicas, where it is news, for `bfs status` on this machine.
-    fn remember(&mut self, outvoted: Vec<Outvoted>) {
-        let Some(state) = self.state.as_mut().filter(|state| state.outvoted != outvoted) else {
-            return;
-        };
-        state.outvoted = outvoted;
-        if let Err(failure) = state.save() {
-            tracing::debug!("{failure}");
-        }
-    }
-
     /// Takes the mount away if it is still there, and all that was remembered of it.
     async fn end(&mut self, backend: &Arc<dyn Backend>) {
         self.unmount(backend).await;
-        if let Some(path) = self.state_file.take() {
-            // Whoever unmounted may have removed it first.
-            let _ = fs::remove_file(path);
-        }
+        self.remembered = None;
         tracing::info!("unmounted {}", self.dir.display());
     }
 

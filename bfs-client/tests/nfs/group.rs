@@ -96,6 +96,34 @@ fn commands_do_not_end_the_session_of_a_proxy() {
     assert!(ask("export").status.success());
 }
 
+#[test]
+fn a_lie_that_a_proxy_has_outvoted_is_evidence_for_status() {
+    let group = LocalGroup::create_lab(4, 1).unwrap();
+    let server = proxy(&group, 0);
+    let mut client = server.client();
+    let root = client.mount();
+    let (file, _) = client.create(&root, b"f", 0o644).unwrap();
+    client.write(&file, 0, b"data").unwrap();
+    let (primary, _) = group.status().unwrap().primary().unwrap();
+    let liar = (primary + 2) % 4;
+    group.attack(liar, Some("forged-files"), &[]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert_eq!(client.read(&file, 0, 9), Ok((b"data".to_vec(), true)));
+        let mut status = Command::new(&group.programs().bfs);
+        status.arg("status").arg(group.group_file()).arg("--key").arg(group.operator_key());
+        let output = status.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let line = said.lines().find(|line| line.starts_with(&format!("  r{liar} ")));
+        if line.is_some_and(|line| line.ends_with("proved faulty")) {
+            assert!(said.contains("of its replies outvoted here"), "{said}");
+            assert_eq!(output.status.code(), Some(5), "{said}");
+            return;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+    }
+}
+
 /// A file, its contents after two writes, and the record of the first of them.
 fn overwritten(client: &mut Client, root: &[u8]) -> (Handle, Vec<u8>, (u32, u32, [u8; 8])) {
     let (file, _) = client.create(root, b"overwritten", 0o644).unwrap();
