@@ -269,7 +269,8 @@ pub enum FsOp {
         inodes: Vec<Inode>,
     },
     /// Renews the lease of the sender's client, which every other operation on leases and locks does too. Another `life` than
-    /// that of the lease says that the client has started again and knows nothing of what it held.
+    /// that of the lease says that the client has started again and knows nothing of what it held. A lease that began without a
+    /// renewal is of the life that the next one names; 0 names none.
     Renew {
         life: u64,
     },

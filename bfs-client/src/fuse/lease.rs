@@ -24,7 +24,8 @@ impl Keeper {
     /// Begins a lease, and starts keeping it for what is open in `files`.
     pub fn start(backend: &Arc<dyn Backend>, files: &Arc<OpenFiles>, locks: &Arc<Locks>) -> Self {
         let (end, ended) = mpsc::channel();
-        // Before anything is held on it: with it ends what an earlier life of this client held.
+        // Before anything is held: what an earlier life of this client held ends, also where that never came to name itself.
+        let _ = ask(backend.as_ref(), FsOp::EndLease);
         let life = crate::session::random();
         renew(backend.as_ref(), life);
         let (backend, files_there, locks) = (Arc::downgrade(backend), files.clone(), locks.clone());
@@ -76,9 +77,8 @@ fn keep(backend: &Weak<dyn Backend>, files: &OpenFiles, locks: &Locks, life: u64
         let Some(backend) = backend.upgrade() else { return };
         if renewed.elapsed() >= RENEWAL {
             if renew(backend.as_ref(), life) {
-                tracing::warn!("the lease of this mount had ended: its locks are lost");
+                tracing::warn!("the lease of this mount had ended: the locks that it had are lost");
                 files.lost();
-                locks.lost();
             }
             renewed = Instant::now();
         }

@@ -253,10 +253,10 @@ impl OpenFiles {
         self.news.notify_all();
     }
 
-    /// The group holds nothing any more for this mount.
+    /// The group may hold nothing any more of what it held for this mount. What it holds since is let go as ever.
     pub fn lost(&self) {
         let mut state = self.lock();
-        state.let_go.clear();
+        state.let_go.iter_mut().for_each(|gone| gone.held = Held::Unsure);
         state.inodes.values_mut().for_each(|open| open.held = Held::No);
     }
 
@@ -586,6 +586,22 @@ mod tests {
         settle(&files);
         assert_eq!(held(&files).len(), MAX_HOLDS);
         assert_eq!(held(&files).len(), 1);
+    }
+
+    #[test]
+    fn what_a_lost_lease_may_have_held_is_let_go_and_not_relied_on() {
+        let files = Arc::<OpenFiles>::default();
+        files.replace().keeps(Inode(7));
+        files.replace().keeps(Inode(8));
+        files.lost();
+        let handle = files.open(caller(1), Inode(8));
+        let told = Arc::new(Mutex::new(None));
+        let asks = told.clone();
+        files.once_certain(Inode(8), handle, move |unsure| *asks.lock().unwrap() = Some(unsure));
+        assert_eq!(*told.lock().unwrap(), Some(true), "the group is asked whether it is there");
+        settle(&files);
+        assert_eq!(held(&files), [Inode(8)]);
+        assert_eq!(let_go(&files, true), [Inode(7)]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use alloc::vec::Vec;
 pub const LEASE_TERM: u64 = 90_000_000_000;
 /// By how much lease time advances at most from one operation that looks at it to the next. Units: nanoseconds.
 pub const MAX_LEASE_STEP: u64 = 20_000_000_000;
+/// The life of a lease that no renewal has named one for.
+const NO_LIFE: u64 = 0;
 /// The most inodes that a client may have a stake in.
 pub const MAX_STAKES: u64 = 65_536;
 /// How many other leases one renewal looks at.
@@ -130,14 +132,17 @@ impl Writer<'_> {
     }
 
     /// Renews the caller's lease, or begins another one if this is another life; ends others whose term is over.
+    ///
+    /// Effects: a lease that began with what the client did, after its last one had ended, is of this life, and told as new.
     pub fn renew(&mut self, life: u64) -> FsResult {
         let reader = self.reader();
-        let mut before = reader.lease_of(self.client);
-        if let Some(number) = before
-            && reader.lease(number).is_some_and(|lease| lease.life != life)
+        let before = reader.lease_of(self.client);
+        let of_life = before.and_then(|number| reader.lease(number)).map(|lease| lease.life);
+        if let (Some(number), Some(other)) = (before, of_life)
+            && other != life
+            && other != NO_LIFE
         {
             self.end_lease(number);
-            before = None;
         }
         let number = self.renewed_lease();
         self.change_lease(number, |lease| lease.life = life);
@@ -155,7 +160,7 @@ impl Writer<'_> {
         for number in over {
             self.end_lease(number);
         }
-        Ok(FsReply::Lease { number, is_new: before.is_none() })
+        Ok(FsReply::Lease { number, is_new: of_life != Some(life) })
     }
 
     /// Ends the caller's lease, as a clean unmount does.
@@ -177,7 +182,7 @@ impl Writer<'_> {
         let number = totals.next_lease;
         totals.next_lease += 1;
         let client = self.client;
-        let lease = Lease { client, life: 0, renewed: now, stakes: 0, ended: false };
+        let lease = Lease { client, life: NO_LIFE, renewed: now, stakes: 0, ended: false };
         self.state.insert(lease_id(number), Object::Lease(lease));
         self.state.insert(client_id(client), Object::ClientLease(number));
         number

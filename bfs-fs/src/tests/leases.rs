@@ -167,6 +167,30 @@ fn a_client_that_starts_again_has_lost_what_it_held() {
 }
 
 #[test]
+fn what_a_client_holds_since_it_came_back_stays_when_it_renews() {
+    let mut b = Bench::new();
+    let f = b.file(&root(), ROOT, "f", 0o600);
+    let (first, second) = (
+        Ok(FsReply::Lease { number: 1, is_new: true }),
+        Ok(FsReply::Lease { number: 3, is_new: true }),
+    );
+    assert_eq!(b.run(&root(), FsOp::Renew { life: 7 }), first);
+    for _ in 0..8 {
+        b.ahead += 15 * SECOND;
+        renew(&mut b, 1);
+    }
+    assert_eq!(b.run(&root(), unlink_kept(ROOT, "f", &[f])), Ok(FsReply::Kept(f)));
+    assert_eq!(b.run(&root(), FsOp::Renew { life: 7 }), second);
+    assert_eq!(b.attributes(f).links, 0);
+    assert_eq!(
+        b.run(&root(), FsOp::Renew { life: 8 }),
+        Ok(FsReply::Lease { number: 4, is_new: true })
+    );
+    b.file(&root(), ROOT, "other", 0o600);
+    b.fails(&root(), get(f), Stale);
+}
+
+#[test]
 fn a_client_that_renews_keeps_what_it_holds() {
     let mut b = Bench::new();
     let f = b.file(&root(), ROOT, "f", 0o600);

@@ -320,11 +320,12 @@ impl Model {
                 Ok(FsReply::Done)
             }
             FsOp::Renew { life } => {
-                if self.lease.is_some_and(|(_, before)| before != *life) {
+                let before = self.lease.map(|(_, life)| life);
+                if before.is_some_and(|before| before != *life && before != 0) {
                     self.lease = None;
                     self.ending = true;
                 }
-                let is_new = self.lease.is_none();
+                let is_new = before != Some(*life);
                 let number = self.leased();
                 self.lease = Some((number, *life));
                 Ok(FsReply::Lease { number, is_new })
