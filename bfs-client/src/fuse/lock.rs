@@ -96,8 +96,11 @@ fn class_of(task: u32) -> LockClass {
 }
 
 /// Whether the thread `task` is gone, or has a signal that it neither blocks nor ignores nor is stopped by. `shared` is kept from
-/// one look to the next.
+/// one look to the next. Of a thread in a namespace of pids that this process does not see, which is called 0, nobody knows.
 fn is_interrupted(task: u32, shared: &mut u64) -> bool {
+    if task == 0 {
+        return false;
+    }
     match std::fs::read_to_string(format!("/proc/{task}/status")) {
         Ok(status) => has_signal(&status, shared),
         Err(_) => true,
@@ -205,11 +208,6 @@ impl Locks {
                 Err(_) => return self.lock().owed.push(owed),
             }
         }
-    }
-
-    /// The group has no locks of this mount any more.
-    pub(super) fn lost(&self) {
-        self.lock().owed.clear();
     }
 
     /// A process closes a file: with it go the locks that it has on the file. [fcntl(2)]
@@ -483,7 +481,8 @@ mod tests {
         assert!(!has_signal(status(int, 0, 0, int)));
         assert!(!has_signal(status(0, tstp, 0, 0)));
         assert!(!has_signal(status(0, 0, 0, 0)));
-        assert!(is_interrupted(0, &mut 0), "there is no such process");
+        assert!(is_interrupted(i32::MAX as u32, &mut 0), "there is no such process");
+        assert!(!is_interrupted(0, &mut 0), "of another namespace");
         assert!(!is_interrupted(std::process::id(), &mut 0));
     }
 

@@ -6,7 +6,7 @@ use super::open_files::{LINGER, OpenFiles};
 use super::seen::{Seen, Verdict};
 use super::write_buffer::WriteBuffer;
 use crate::backend::Backend;
-use bfs_fs::op::{Caller, FsOp, FsReply, FsRequest, Inode};
+use bfs_fs::op::{Caller, FsError, FsOp, FsReply, FsRequest, Inode};
 use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyOpen, Request};
 use std::sync::Arc;
 use std::time::Instant;
@@ -150,6 +150,12 @@ impl Holding {
                         seen.ended(thread);
                         return done(Ok(handle));
                     }
+                    // In a full file system files can be read all the same, and emptied. It is asked again later.
+                    Err(FsError::NoSpace) => {
+                        files.asked(inode, false);
+                        seen.ended(thread);
+                        return done(Ok(handle));
+                    }
                     Ok(FsReply::Held { .. }) => seen.gone(thread),
                     other => unfit(other),
                 };
@@ -159,5 +165,44 @@ impl Holding {
             };
             backend.call(request, Box::new(held));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bfs_fs::op::FsResult;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Answers everything with this error.
+    struct Fails(FsError);
+
+    impl Backend for Fails {
+        fn call(&self, _: FsRequest, done: Box<dyn FnOnce(FsResult) + Send>) {
+            done(Err(self.0));
+        }
+
+        fn fail_all(&self) {}
+    }
+
+    fn opens(error: FsError) -> Result<FileHandle, Errno> {
+        let holding = Holding {
+            backend: Arc::new(Fails(error)),
+            files: Arc::default(),
+            seen: Arc::new(Seen::new(Duration::ZERO)),
+            thread: 1,
+        };
+        let opened = Arc::new(Mutex::new(None));
+        let told = opened.clone();
+        let caller = Caller { uid: 1, gid: 1, groups: Vec::new() };
+        holding.open(caller, Inode(5), move |result| *told.lock().unwrap() = Some(result));
+        opened.lock().unwrap().take().unwrap()
+    }
+
+    #[test]
+    fn a_full_file_system_refuses_no_open() {
+        assert!(opens(FsError::NoSpace).is_ok());
+        assert!(opens(FsError::Io).is_err());
     }
 }
